@@ -1,0 +1,131 @@
+"""Types of the native module. Arrays are C-contiguous; shapes and dtypes are checked by `nearest.arrays` before."""
+
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Progress = Callable[[int, int, str], object] | None
+Ids = NDArray[np.int64] | list[str]
+Found = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.int64]]
+"""(ids, distances, counts): ids are int64, or an object array of str; shapes (n, k), (n, k), (n,). For a 1-D query:
+exactly what was found, shapes (found,), (found,), and counts of shape (1,)."""
+
+def kernels() -> dict[str, Any]:
+    """`level`: the one in use; `available`: all, weakest first; `warning`: text or None."""
+
+def default_n_threads() -> int:
+    """How many threads `n_threads=None` means."""
+
+def available_bytes() -> int:
+    """How much memory this process may still use."""
+
+def knn(
+    vectors: NDArray[Any],
+    queries: NDArray[Any],
+    k: int,
+    metric: str,
+    n_threads: int | None,
+    progress: Progress,
+) -> Found:
+    """Exact neighbors by position. `vectors`: float32, float16, int8, uint8 (n, dim); packed bits for hamming and
+    jaccard. `queries`: float32 (n, dim) or (dim,), or packed bits."""
+
+def knn_graph(
+    vectors: NDArray[Any], k: int, metric: str, n_threads: int | None, progress: Progress
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k nearest others of every vector, each pair computed once; (n, k) padded with -1 and inf."""
+
+def pairwise(
+    vectors: NDArray[Any],
+    other: NDArray[Any],
+    metric: str,
+    out: NDArray[np.float32],
+    n_threads: int | None,
+    progress: Progress,
+) -> None:
+    """Canonical distances of all pairs into `out` (n, m), which may be part of a memory map."""
+
+def write_file(path: str, kind: str, meta: str, arrays: dict[str, NDArray[Any]]) -> None:
+    """Writes a checked file of named arrays: beside, synced, renamed."""
+
+def read_file(path: str, kind: str, memory_map: bool) -> tuple[str, dict[str, NDArray[Any]]]:
+    """The meta text and the arrays (read-only; views of the map if asked for)."""
+
+def verify(path: str) -> dict[str, Any]:
+    """Checks every byte; a FormatError names what is wrong. Returns what `describe` does."""
+
+def describe(path: str) -> dict[str, Any]:
+    """`kind`, `version`, `file_bytes`, `meta` and `sections` (name, dtype, shape, bytes) of a file, from its table alone."""
+
+@final
+class Index:
+    def __new__(cls, dim: int, metric: str, encoding: str, shadow: str | None, seed: int) -> Index: ...
+    @staticmethod
+    def open(path: str, memory_map: bool) -> Index: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Index: ...
+    def to_bytes(self) -> bytes: ...
+    def save(self, path: str) -> None: ...
+    def snapshot(self) -> Snapshot: ...
+    def stage(self) -> Stage: ...
+    def remove(self, ids: Ids) -> int:
+        """Removes those that are there, atomically; returns how many."""
+    @property
+    def dim(self) -> int: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def encoding(self) -> str: ...
+    @property
+    def shadow(self) -> str | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def read_only(self) -> bool: ...
+
+@final
+class Stage:
+    """One atomic change: appended blocks are unseen until `commit`, and gone if it is dropped before."""
+    def append(self, vectors: NDArray[Any], ids: Ids | None) -> None:
+        """`vectors`: (n, dim) float32, or the dtype of the encoding; packed bits for binary. Refuses NaN, infinity,
+        values the encoding cannot hold, zero vectors under cosine and angular, ids that are there (unless `commit`
+        replaces them), repeated ids, negative ids, the wrong kind of ids."""
+    def commit(self, replace: bool) -> Ids:
+        """Publishes all blocks at once; `replace`: rows that have these ids go in the same instant. Returns the ids."""
+
+@final
+class Snapshot:
+    """The index at one moment; later changes do not show."""
+    def __len__(self) -> int: ...
+    def contains(self, id: int | str) -> bool: ...
+    @property
+    def id_kind(self) -> str:
+        """`none` (nothing was added yet), `implicit` (0, 1, 2, …), `int` or `text`."""
+    def ids(self) -> Ids:
+        """Ids of all live rows, in row order."""
+    def get(self, ids: Ids) -> NDArray[Any]:
+        """Vectors in the order asked for: float32 for float encodings and bfloat16, else the encoding's own dtype."""
+    def search(
+        self,
+        queries: NDArray[Any],
+        k: int,
+        filter: NDArray[np.bool_] | Ids | None,
+        n_threads: int | None,
+        progress: Progress,
+    ) -> Found:
+        """`filter`: a mask in the order of `ids()`, or allowed ids (unknown ones are ignored)."""
+    def neighbors_of(
+        self, ids: Ids, k: int, filter: NDArray[np.bool_] | Ids | None, n_threads: int | None, progress: Progress
+    ) -> Found: ...
+    def search_radius(
+        self,
+        queries: NDArray[Any],
+        radius: float,
+        filter: NDArray[np.bool_] | Ids | None,
+        n_threads: int | None,
+        progress: Progress,
+    ) -> list[tuple[NDArray[Any], NDArray[np.float32]]]: ...
+    def stats(self) -> dict[str, Any]:
+        """Counts and bytes, by part."""
