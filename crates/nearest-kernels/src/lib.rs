@@ -1,1 +1,44 @@
-//! Distance kernels of `nearest`.
+//! Distance kernels of `nearest`: slices in, numbers out.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `kernels.rs` | [`Kernels`]: one table a CPU level, chosen once, with safe methods that check lengths |
+//! | `element.rs` | [`Element`]: the number types that vectors are stored as |
+//! | `rows.rs` | [`Rows`]: the rows that one query is compared with |
+//! | `panel.rs` | packed panels of 32 rows, the queries they are multiplied with, and [`Hit`]s |
+//! | `portable.rs` | plain loops: the meaning of every selection kernel, on every CPU |
+//! | `canonical.rs` | the distances that are reported: float64 in one fixed order, the same bits on every level |
+//! | `quantise.rs` | rows and queries as bytes, with true bounds of what that loses |
+//! | `x86_64/` | the same kernels for AVX2 and AVX-512 |
+//!
+//! Selection kernels ([`Kernels::dot`] and its kin) may round differently from one level to the next:
+//! they choose candidates, and the canonical kernels say the distances that are reported. Kernels of
+//! integers and bits are exact on every level.
+//!
+//! Callers validate their data: a NaN gives an unspecified number, never undefined behaviour.
+
+// Kernels need instruction sets that are only known at run time, and loads without bounds checks in
+// their inner loops. This crate is where such code lives; its public functions are all safe.
+#![allow(unsafe_code)]
+
+mod canonical;
+mod element;
+mod kernels;
+mod panel;
+mod portable;
+mod quantise;
+mod rows;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+pub use element::Element;
+pub use kernels::Kernels;
+pub use panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, pack_panel_f32, panel_depth};
+pub use quantise::{QueryCode, RowCode};
+pub use rows::Rows;
+
+/// The largest number of dimensions.
+///
+/// A sum of 32 768 products of bytes is at most 65 025 · 32 768 < 2³¹, so sums of integer kinds never
+/// overflow an `i32`.
+pub const MAX_DIM: usize = 32_768;

@@ -1,0 +1,346 @@
+//! [`Kernels`]: one table a CPU level, chosen once a process, with safe methods.
+//!
+//! A table can be had only from [`Kernels::available`], [`Kernels::named`] or [`Kernels::best`], which
+//! give it out after its CPU features were detected. That, and the lengths that the methods check, is
+//! what the `unsafe` functions in a table rest on.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use half::{bf16, f16};
+
+use crate::MAX_DIM;
+use crate::canonical;
+use crate::element::Element;
+use crate::panel::{Hit, PanelQueries, PanelRows};
+use crate::portable;
+use crate::quantise::{self, QueryCode, RowCode};
+use crate::rows::Rows;
+
+pub(crate) type OneToMany<Q, R, S> = unsafe fn(query: &[Q], rows: Rows<'_, R>, out: &mut [S]);
+pub(crate) type Norms<R, S> = unsafe fn(dim: usize, rows: Rows<'_, R>, out: &mut [S]);
+pub(crate) type Canonical<R> = unsafe fn(query: &[f32], row: &[R]) -> f64;
+pub(crate) type Tile<R, C, S> =
+    unsafe fn(rows: &PanelRows<'_, R>, queries: &PanelQueries<'_, C>, depth: usize, hits: &mut Vec<Hit<S>>);
+
+/// The kernels of one type of element.
+pub struct ElementTable<T: Element> {
+    pub(crate) dot: OneToMany<T::Query, T, T::Sum>,
+    pub(crate) sqeuclidean: OneToMany<T::Query, T, T::Sum>,
+    pub(crate) manhattan: OneToMany<T::Query, T, T::Sum>,
+    pub(crate) squared_norms: Norms<T, T::Sum>,
+    pub(crate) canonical_dot: Canonical<T>,
+    pub(crate) canonical_squared_norm: unsafe fn(row: &[T]) -> f64,
+    pub(crate) canonical_sqeuclidean: Canonical<T>,
+    pub(crate) canonical_manhattan: Canonical<T>,
+    pub(crate) quantise_row: unsafe fn(row: &[T], centre: &[f32], codes: &mut [u8]) -> RowCode,
+    pub(crate) all_finite: unsafe fn(values: &[T]) -> bool,
+}
+
+/// The kernels of one CPU level.
+pub struct Kernels {
+    pub(crate) name: &'static str,
+    pub(crate) f32: ElementTable<f32>,
+    pub(crate) f16: ElementTable<f16>,
+    pub(crate) bf16: ElementTable<bf16>,
+    pub(crate) i8: ElementTable<i8>,
+    pub(crate) u8: ElementTable<u8>,
+    pub(crate) hamming: OneToMany<u8, u8, u32>,
+    pub(crate) common_bits: OneToMany<u8, u8, u32>,
+    pub(crate) tile_i8: Tile<u8, i8, i32>,
+    pub(crate) tile_f32: Tile<f32, f32, f32>,
+    pub(crate) quantise_query: unsafe fn(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode,
+}
+
+macro_rules! portable_table {
+    ($dot:ident, $sqeuclidean:ident, $manhattan:ident, $squared_norms:ident) => {
+        ElementTable {
+            dot: portable::$dot,
+            sqeuclidean: portable::$sqeuclidean,
+            manhattan: portable::$manhattan,
+            squared_norms: portable::$squared_norms,
+            canonical_dot: canonical::dot::<_, false>,
+            canonical_squared_norm: canonical::squared_norm::<_, false>,
+            canonical_sqeuclidean: canonical::sqeuclidean,
+            canonical_manhattan: canonical::manhattan,
+            quantise_row: quantise::row,
+            all_finite: quantise::all_finite,
+        }
+    };
+    (float) => {
+        portable_table!(float_dot, float_sqeuclidean, float_manhattan, float_squared_norms)
+    };
+    (integer) => {
+        portable_table!(integer_dot, integer_sqeuclidean, integer_manhattan, integer_squared_norms)
+    };
+}
+
+static PORTABLE: Kernels = Kernels {
+    name: "portable",
+    f32: portable_table!(float),
+    f16: portable_table!(float),
+    bf16: portable_table!(float),
+    i8: portable_table!(integer),
+    u8: portable_table!(integer),
+    hamming: portable::hamming,
+    common_bits: portable::common_bits,
+    tile_i8: portable::tile_i8,
+    tile_f32: portable::tile_f32,
+    quantise_query: quantise::query,
+};
+
+/// The variable that chooses a table by name.
+const VARIABLE: &str = "NEAREST_KERNELS";
+
+fn requested() -> Option<&'static str> {
+    static REQUESTED: OnceLock<Option<String>> = OnceLock::new();
+    let read = || std::env::var_os(VARIABLE).map(|value| value.to_string_lossy().trim().to_ascii_lowercase());
+    REQUESTED.get_or_init(read).as_deref().filter(|name| !name.is_empty())
+}
+
+impl fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kernels({})", self.name)
+    }
+}
+
+impl Kernels {
+    /// The table this process uses: the one that `NEAREST_KERNELS` names, else the strongest available.
+    ///
+    /// Chosen on the first call. A name that is unknown or not available here is passed over;
+    /// [`Kernels::requested_but_missing`] tells.
+    pub fn best() -> &'static Kernels {
+        static BEST: OnceLock<&'static Kernels> = OnceLock::new();
+        BEST.get_or_init(|| {
+            let strongest = Self::available().last().copied().unwrap_or(&PORTABLE);
+            requested().and_then(Self::named).unwrap_or(strongest)
+        })
+    }
+
+    /// The tables that run on this CPU, weakest first; `portable` is always among them.
+    pub fn available() -> &'static [&'static Kernels] {
+        static AVAILABLE: OnceLock<Vec<&'static Kernels>> = OnceLock::new();
+        AVAILABLE.get_or_init(|| {
+            let mut tables = vec![&PORTABLE];
+            #[cfg(target_arch = "x86_64")]
+            tables.extend(crate::x86_64::detected());
+            tables
+        })
+    }
+
+    /// The available table of this name: `portable`, `avx2` or `avx512`.
+    pub fn named(name: &str) -> Option<&'static Kernels> {
+        Self::available().iter().copied().find(|kernels| kernels.name == name)
+    }
+
+    /// What `NEAREST_KERNELS` asks for and this CPU, or this library, does not have.
+    pub fn requested_but_missing() -> Option<String> {
+        let name = requested().filter(|name| Self::named(name).is_none())?;
+        let available: Vec<_> = Self::available().iter().map(|kernels| kernels.name).collect();
+        Some(format!("{VARIABLE} asks for {name:?}; available here: {}", available.join(", ")))
+    }
+
+    /// The name of this table.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// `Σ query · row` of each row.
+    ///
+    /// Float kinds sum in `f32`, in any order; integer kinds exactly.
+    ///
+    /// # Panics
+    /// Unless `rows` are `out.len()` rows of `query.len()` elements, with 1 to [`MAX_DIM`] elements.
+    #[track_caller]
+    pub fn dot<T: Element>(&self, query: &[T::Query], rows: Rows<'_, T>, out: &mut [T::Sum]) {
+        check_dim(query.len());
+        rows.check(query.len(), out.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (T::table(self).dot)(query, rows, out) }
+    }
+
+    /// `Σ (query − row)²` of each row, from the differences themselves.
+    ///
+    /// # Panics
+    /// As [`Kernels::dot`].
+    #[track_caller]
+    pub fn sqeuclidean<T: Element>(&self, query: &[T::Query], rows: Rows<'_, T>, out: &mut [T::Sum]) {
+        check_dim(query.len());
+        rows.check(query.len(), out.len());
+        // SAFETY: as in `dot`.
+        unsafe { (T::table(self).sqeuclidean)(query, rows, out) }
+    }
+
+    /// `Σ |query − row|` of each row.
+    ///
+    /// # Panics
+    /// As [`Kernels::dot`].
+    #[track_caller]
+    pub fn manhattan<T: Element>(&self, query: &[T::Query], rows: Rows<'_, T>, out: &mut [T::Sum]) {
+        check_dim(query.len());
+        rows.check(query.len(), out.len());
+        // SAFETY: as in `dot`.
+        unsafe { (T::table(self).manhattan)(query, rows, out) }
+    }
+
+    /// `Σ row²` of each row.
+    ///
+    /// # Panics
+    /// Unless `rows` are `out.len()` rows of `dim` elements, with 1 to [`MAX_DIM`] elements.
+    #[track_caller]
+    pub fn squared_norms<T: Element>(&self, dim: usize, rows: Rows<'_, T>, out: &mut [T::Sum]) {
+        check_dim(dim);
+        rows.check(dim, out.len());
+        // SAFETY: as in `dot`.
+        unsafe { (T::table(self).squared_norms)(dim, rows, out) }
+    }
+
+    /// The number of bits in which each row differs from the query; both are packed as by
+    /// `numpy.packbits`, and `query.len()` counts bytes.
+    ///
+    /// # Panics
+    /// As [`Kernels::dot`].
+    #[track_caller]
+    pub fn hamming(&self, query: &[u8], rows: Rows<'_, u8>, out: &mut [u32]) {
+        check_dim(query.len());
+        rows.check(query.len(), out.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.hamming)(query, rows, out) }
+    }
+
+    /// The number of bits that are set both in the query and in each row.
+    ///
+    /// # Panics
+    /// As [`Kernels::dot`].
+    #[track_caller]
+    pub fn common_bits(&self, query: &[u8], rows: Rows<'_, u8>, out: &mut [u32]) {
+        check_dim(query.len());
+        rows.check(query.len(), out.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.common_bits)(query, rows, out) }
+    }
+
+    /// `Σ query · row` in float64, in the canonical order: the same bits on every level.
+    ///
+    /// # Panics
+    /// Unless query and row are of one length.
+    #[track_caller]
+    pub fn canonical_dot<T: Element>(&self, query: &[f32], row: &[T]) -> f64 {
+        check_pair(query.len(), row.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (T::table(self).canonical_dot)(query, row) }
+    }
+
+    /// `Σ row²` in float64, in the canonical order.
+    pub fn canonical_squared_norm<T: Element>(&self, row: &[T]) -> f64 {
+        // SAFETY: the table's features were detected.
+        unsafe { (T::table(self).canonical_squared_norm)(row) }
+    }
+
+    /// `Σ (query − row)²` in float64, in the canonical order.
+    ///
+    /// # Panics
+    /// Unless query and row are of one length.
+    #[track_caller]
+    pub fn canonical_sqeuclidean<T: Element>(&self, query: &[f32], row: &[T]) -> f64 {
+        check_pair(query.len(), row.len());
+        // SAFETY: as in `canonical_dot`.
+        unsafe { (T::table(self).canonical_sqeuclidean)(query, row) }
+    }
+
+    /// `Σ |query − row|` in float64, in the canonical order.
+    ///
+    /// # Panics
+    /// Unless query and row are of one length.
+    #[track_caller]
+    pub fn canonical_manhattan<T: Element>(&self, query: &[f32], row: &[T]) -> f64 {
+        check_pair(query.len(), row.len());
+        // SAFETY: as in `canonical_dot`.
+        unsafe { (T::table(self).canonical_manhattan)(query, row) }
+    }
+
+    /// Multiplies a panel of byte rows with many queries and pushes the pairs whose estimate is not
+    /// below the threshold; with [`PanelRows::mutual`], also those not below the second one.
+    ///
+    /// `sum = start + Σ panel · codes`, exactly (modulo 2³²). A NaN estimate is a hit. Hits come in any
+    /// order; estimates may round differently from one level to the next.
+    ///
+    /// # Panics
+    /// Unless panel and queries have one depth, a multiple of 4, and the other lengths fit.
+    #[track_caller]
+    pub fn tile_i8(
+        &self,
+        rows: &PanelRows<'_, u8>,
+        queries: &PanelQueries<'_, i8>,
+        hits: &mut Vec<Hit<i32>>,
+    ) {
+        let (_, depth) = rows.check(queries);
+        assert!(depth.is_multiple_of(4), "a byte panel's depth must be a multiple of 4, got {depth}");
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.tile_i8)(rows, queries, depth, hits) }
+    }
+
+    /// As [`Kernels::tile_i8`], for `f32` panels of any depth; sums round in any order.
+    ///
+    /// # Panics
+    /// Unless panel and queries have one depth and the other lengths fit.
+    #[track_caller]
+    pub fn tile_f32(
+        &self,
+        rows: &PanelRows<'_, f32>,
+        queries: &PanelQueries<'_, f32>,
+        hits: &mut Vec<Hit<f32>>,
+    ) {
+        let (_, depth) = rows.check(queries);
+        // SAFETY: as in `tile_i8`.
+        unsafe { (self.tile_f32)(rows, queries, depth, hits) }
+    }
+
+    /// Quantises a row to bytes; see [`RowCode`]. The same bits on every level.
+    ///
+    /// # Panics
+    /// Unless `row`, `centre` and `codes` are of one length, at most [`MAX_DIM`].
+    #[track_caller]
+    pub fn quantise_row<T: Element>(&self, row: &[T], centre: &[f32], codes: &mut [u8]) -> RowCode {
+        check_dim(row.len());
+        check_pair(centre.len(), row.len());
+        assert!(codes.len() == row.len(), "codes must have length {}, got {}", row.len(), codes.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (T::table(self).quantise_row)(row, centre, codes) }
+    }
+
+    /// Quantises a query to signed bytes, padded with 0 to the length of `codes`; see [`QueryCode`].
+    /// The same bits on every level.
+    ///
+    /// # Panics
+    /// Unless `query` and `centre` are of one length, at most [`MAX_DIM`], and `codes` is not shorter.
+    #[track_caller]
+    pub fn quantise_query(&self, query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode {
+        check_dim(query.len());
+        check_pair(query.len(), centre.len());
+        assert!(
+            codes.len() >= query.len(),
+            "codes must have length {} or more, got {}",
+            query.len(),
+            codes.len()
+        );
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.quantise_query)(query, centre, codes) }
+    }
+
+    /// Whether no value is infinite or NaN.
+    pub fn all_finite<T: Element>(&self, values: &[T]) -> bool {
+        // SAFETY: the table's features were detected.
+        unsafe { (T::table(self).all_finite)(values) }
+    }
+}
+
+#[track_caller]
+fn check_dim(dim: usize) {
+    assert!((1..=MAX_DIM).contains(&dim), "dim must be in 1..={MAX_DIM}, got {dim}");
+}
+
+#[track_caller]
+fn check_pair(query: usize, row: usize) {
+    assert!(query == row, "query and row must be of one length, got {query} and {row}");
+}

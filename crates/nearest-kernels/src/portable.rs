@@ -1,0 +1,192 @@
+//! Plain loops: the meaning of every selection kernel, on every CPU.
+//!
+//! Lanes are written out so that the compiler can vectorise; the order of float32 sums is no promise.
+
+use crate::element::Element;
+use crate::panel::{Hit, PANEL_ROWS, PanelCode, PanelQueries, PanelRows, push_hits};
+use crate::rows::Rows;
+
+const LANES: usize = 16;
+
+/// An integer kind: its sums are `i32` and exact (see [`crate::MAX_DIM`]).
+pub(crate) trait Integer: Element<Query = Self, Sum = i32> + Into<i32> {}
+impl Integer for i8 {}
+impl Integer for u8 {}
+
+/// A float kind: queries and sums are `f32`.
+pub(crate) trait Float: Element<Query = f32, Sum = f32> {}
+impl<T: Element<Query = f32, Sum = f32>> Float for T {}
+
+#[inline(always)]
+fn float_fold<T: Float>(query: &[f32], row: &[T], step: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (query_blocks, query_rest) = query.as_chunks::<LANES>();
+    let (row_blocks, row_rest) = row.as_chunks::<LANES>();
+    for (q, r) in query_blocks.iter().zip(row_blocks) {
+        for j in 0..LANES {
+            lanes[j] = step(lanes[j], q[j], r[j].to_f32());
+        }
+    }
+    for (j, (q, r)) in query_rest.iter().zip(row_rest).enumerate() {
+        lanes[j] = step(lanes[j], *q, r.to_f32());
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for j in 0..width {
+            lanes[j] += lanes[j + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn integer_fold<T: Integer>(query: &[T], row: &[T], term: impl Fn(i32, i32) -> i32) -> i32 {
+    query.iter().zip(row).map(|(q, r)| term((*q).into(), (*r).into())).sum()
+}
+
+#[inline(always)]
+fn each<Q, R, S>(query: &[Q], rows: Rows<'_, R>, out: &mut [S], f: impl Fn(&[Q], &[R]) -> S) {
+    for (row, place) in rows.each(query.len()).zip(out) {
+        *place = f(query, row);
+    }
+}
+
+pub(crate) fn float_dot<T: Float>(query: &[f32], rows: Rows<'_, T>, out: &mut [f32]) {
+    each(query, rows, out, |q, r| float_fold(q, r, |sum, q, r| sum + q * r));
+}
+
+pub(crate) fn float_sqeuclidean<T: Float>(query: &[f32], rows: Rows<'_, T>, out: &mut [f32]) {
+    each(query, rows, out, |q, r| float_fold(q, r, |sum, q, r| sum + (q - r) * (q - r)));
+}
+
+pub(crate) fn float_manhattan<T: Float>(query: &[f32], rows: Rows<'_, T>, out: &mut [f32]) {
+    each(query, rows, out, |q, r| float_fold(q, r, |sum, q, r| sum + (q - r).abs()));
+}
+
+pub(crate) fn float_squared_norms<T: Float>(dim: usize, rows: Rows<'_, T>, out: &mut [f32]) {
+    for (row, place) in rows.each(dim).zip(out) {
+        let (blocks, rest) = row.as_chunks::<LANES>();
+        let mut lanes = [0.0; LANES];
+        for block in blocks {
+            for j in 0..LANES {
+                lanes[j] += block[j].to_f32() * block[j].to_f32();
+            }
+        }
+        for (lane, r) in lanes.iter_mut().zip(rest) {
+            *lane += r.to_f32() * r.to_f32();
+        }
+        *place = lanes.iter().sum();
+    }
+}
+
+pub(crate) fn integer_dot<T: Integer>(query: &[T], rows: Rows<'_, T>, out: &mut [i32]) {
+    each(query, rows, out, |q, r| integer_fold(q, r, |q, r| q * r));
+}
+
+pub(crate) fn integer_sqeuclidean<T: Integer>(query: &[T], rows: Rows<'_, T>, out: &mut [i32]) {
+    each(query, rows, out, |q, r| integer_fold(q, r, |q, r| (q - r) * (q - r)));
+}
+
+pub(crate) fn integer_manhattan<T: Integer>(query: &[T], rows: Rows<'_, T>, out: &mut [i32]) {
+    each(query, rows, out, |q, r| integer_fold(q, r, |q, r| (q - r).abs()));
+}
+
+pub(crate) fn integer_squared_norms<T: Integer>(dim: usize, rows: Rows<'_, T>, out: &mut [i32]) {
+    for (row, place) in rows.each(dim).zip(out) {
+        *place = integer_fold(row, row, |r, _| r * r);
+    }
+}
+
+pub(crate) fn hamming(query: &[u8], rows: Rows<'_, u8>, out: &mut [u32]) {
+    each(query, rows, out, |q, r| bits(q, r, |q, r| q ^ r));
+}
+
+pub(crate) fn common_bits(query: &[u8], rows: Rows<'_, u8>, out: &mut [u32]) {
+    each(query, rows, out, |q, r| bits(q, r, |q, r| q & r));
+}
+
+#[inline(always)]
+fn bits(query: &[u8], row: &[u8], join: impl Fn(u64, u64) -> u64) -> u32 {
+    let (query_words, query_rest) = query.as_chunks::<8>();
+    let (row_words, row_rest) = row.as_chunks::<8>();
+    let words = query_words.iter().zip(row_words);
+    let whole: u32 =
+        words.map(|(q, r)| join(u64::from_le_bytes(*q), u64::from_le_bytes(*r)).count_ones()).sum();
+    let rest = query_rest.iter().zip(row_rest);
+    whole + rest.map(|(q, r)| join(u64::from(*q), u64::from(*r)).count_ones()).sum::<u32>()
+}
+
+pub(crate) fn tile_i8(
+    rows: &PanelRows<'_, u8>,
+    queries: &PanelQueries<'_, i8>,
+    depth: usize,
+    hits: &mut Vec<Hit<i32>>,
+) {
+    let (groups, _) = rows.panel.as_chunks::<{ 4 * PANEL_ROWS }>();
+    for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
+        let mut sums = [queries.start[query]; PANEL_ROWS];
+        for (group, codes) in groups.iter().zip(codes.as_chunks::<4>().0) {
+            for r in 0..PANEL_ROWS {
+                for k in 0..4 {
+                    sums[r] = sums[r].wrapping_add(i32::from(group[r * 4 + k]) * i32::from(codes[k]));
+                }
+            }
+        }
+        let estimated = sums.map(|sum| sum as f32);
+        compare(rows, queries, query, &estimated, &sums, hits);
+    }
+}
+
+pub(crate) fn tile_f32(
+    rows: &PanelRows<'_, f32>,
+    queries: &PanelQueries<'_, f32>,
+    depth: usize,
+    hits: &mut Vec<Hit<f32>>,
+) {
+    let (columns, _) = rows.panel.as_chunks::<PANEL_ROWS>();
+    for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
+        let mut sums = [queries.start[query]; PANEL_ROWS];
+        for (column, code) in columns.iter().zip(codes) {
+            for r in 0..PANEL_ROWS {
+                sums[r] += column[r] * code;
+            }
+        }
+        compare(rows, queries, query, &sums, &sums, hits);
+    }
+}
+
+/// Pushes the rows whose estimate is not below the query's threshold.
+#[inline(always)]
+fn compare<T, C: PanelCode>(
+    rows: &PanelRows<'_, T>,
+    queries: &PanelQueries<'_, C>,
+    query: usize,
+    floats: &[f32; PANEL_ROWS],
+    sums: &[C::Sum; PANEL_ROWS],
+    hits: &mut Vec<Hit<C::Sum>>,
+) {
+    let weight = queries.weight[query];
+    let mut mask = below(floats, rows.scale, rows.bias, weight, queries.threshold[query]);
+    if let Some(mutual) = rows.mutual {
+        mask &= below(floats, rows.scale, mutual, weight, queries.mutual_threshold[query]);
+    }
+    if mask != u32::MAX {
+        push_hits(query, !mask, sums, hits);
+    }
+}
+
+#[inline(always)]
+fn below(
+    sums: &[f32; PANEL_ROWS],
+    scale: &[f32; PANEL_ROWS],
+    bias: &[f32; PANEL_ROWS],
+    weight: f32,
+    threshold: f32,
+) -> u32 {
+    let mut mask = 0;
+    for r in 0..PANEL_ROWS {
+        mask |= u32::from(scale[r] * sums[r] + bias[r] * weight < threshold) << r;
+    }
+    mask
+}

@@ -1,0 +1,212 @@
+//! Rows and queries as bytes, with true bounds of what that loses.
+//!
+//! With `x̃ = x − centre` (subtracted in float32), `scale = max |x̃| / 127` and `v = round(x̃ / scale)`,
+//! a row is held as `u = v + 128` in 1..=255 and a query as `v` in −127..=127.
+//!
+//! The bounds are about the true difference `x − centre`, not its rounded form. The subtraction is off
+//! by at most 2⁻²⁴ of `|x̃|` a component (and exact where it underflows), so a bound on the rounded form
+//! grows by `2⁻²⁴ ‖x̃‖`. Sums of squares are taken in float64: neither a square of a float32 nor a sum
+//! of 32 768 of them over- or underflows there, products `scale · v` are exact (24 + 7 bits), and the
+//! relative error of a sum is below 32 768 · 2⁻⁵³ < 4·10⁻¹². `SLACK` is far above all of that and above
+//! the rounding to float32; `TINY` covers results that are subnormal in float32.
+//!
+//! Where the largest component is below `SMALLEST` there is no useful scale, and where it is infinite
+//! there is none at all: then the scale is 0, every code is that of 0, and the error is the norm. A norm
+//! too large for float32 is +∞; no field is ever NaN for rows without NaN.
+
+use crate::element::Element;
+
+/// The code of a row, apart from its bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowCode {
+    /// `x − centre ≈ scale · (u − 128)`; 0 where there is no useful scale.
+    pub scale: f32,
+    /// At least `‖x − centre‖`.
+    pub norm: f32,
+    /// At least `‖(x − centre) − scale · (u − 128)‖`.
+    pub error: f32,
+    /// `Σ (u − 128)`.
+    pub sum: i32,
+}
+
+/// The code of a query, apart from its bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueryCode {
+    /// `x − centre ≈ scale · v`; 0 where there is no useful scale.
+    pub scale: f32,
+    /// At least `‖x − centre‖`.
+    pub norm: f32,
+    /// At least `‖(x − centre) − scale · v‖`.
+    pub error: f32,
+    /// At least `‖scale · v‖`.
+    pub code_norm: f32,
+    /// `Σ v`.
+    pub sum: i32,
+}
+
+const LANES: usize = 32;
+const SLACK: f64 = 1.0 + 1e-6;
+const TINY: f64 = 1.5e-45;
+/// Scales of smaller components would be subnormal, and their inverses infinite.
+const SMALLEST: f32 = 1e-35;
+/// 1.5 · 2²³: a small float32 added to it is rounded to an integer, found in the low bits.
+const MAGIC: f32 = 12_582_912.0;
+
+/// Quantises a row; `centre` and `codes` are as long as `row`.
+#[inline(always)]
+pub(crate) fn row<T: Element>(row: &[T], centre: &[f32], codes: &mut [u8]) -> RowCode {
+    let found = quantise(row, centre, codes, |v| (v + 128) as u8);
+    RowCode { scale: found.scale, norm: found.norm, error: found.error, sum: found.sum }
+}
+
+/// Quantises a query; `codes` may be longer and is padded with 0.
+#[inline(always)]
+pub(crate) fn query(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode {
+    let (codes, padding) = codes.split_at_mut(query.len());
+    padding.fill(0);
+    let found = quantise(query, centre, codes, |v| v as i8);
+    let code_norm = f64::from(found.scale) * f64::from(found.squares).sqrt();
+    QueryCode {
+        scale: found.scale,
+        norm: found.norm,
+        error: found.error,
+        code_norm: rounded_up(code_norm),
+        sum: found.sum,
+    }
+}
+
+struct Found {
+    scale: f32,
+    norm: f32,
+    error: f32,
+    sum: i32,
+    squares: i32,
+}
+
+#[inline(always)]
+fn quantise<T: Element, C: Copy>(
+    row: &[T],
+    centre: &[f32],
+    codes: &mut [C],
+    code: impl Fn(i32) -> C,
+) -> Found {
+    let largest = largest(row, centre);
+    let scaled = (SMALLEST..f32::INFINITY).contains(&largest);
+    let scale = if scaled { largest / 127.0 } else { 0.0 };
+    // |x̃ / scale| exceeds 127 by roundings of 2⁻²⁴ only, so that it still rounds to 127.
+    let inverse = if scaled { 1.0 / scale } else { 0.0 };
+
+    let mut totals = Totals::new();
+    let (row_blocks, row_rest) = row.as_chunks::<LANES>();
+    let (centre_blocks, centre_rest) = centre.as_chunks::<LANES>();
+    let (code_blocks, code_rest) = codes.as_chunks_mut::<LANES>();
+    for ((x, c), out) in row_blocks.iter().zip(centre_blocks).zip(code_blocks) {
+        let v = totals.add(x, c, scale, inverse);
+        for j in 0..LANES {
+            out[j] = code(v[j]);
+        }
+    }
+    if !row_rest.is_empty() {
+        // Padding has difference 0 and code 0: it adds nothing to any total.
+        let mut x = [T::zeroed(); LANES];
+        let mut c = [0.0; LANES];
+        x[..row_rest.len()].copy_from_slice(row_rest);
+        c[..centre_rest.len()].copy_from_slice(centre_rest);
+        let v = totals.add(&x, &c, scale, inverse);
+        for (out, v) in code_rest.iter_mut().zip(v) {
+            *out = code(v);
+        }
+    }
+    if largest == f32::INFINITY {
+        // Infinite differences times an inverse of 0 left no meaning in the codes.
+        codes.fill(code(0));
+        return Found { scale: 0.0, norm: f32::INFINITY, error: f32::INFINITY, sum: 0, squares: 0 };
+    }
+    let norm = totals.norm.iter().sum::<f64>().sqrt();
+    let error = totals.error.iter().sum::<f64>().sqrt();
+    let rounding = norm / f64::from(1 << 24);
+    Found {
+        scale,
+        norm: rounded_up(norm + rounding),
+        error: rounded_up(error + rounding),
+        sum: totals.sum.iter().sum(),
+        squares: totals.squares.iter().sum(),
+    }
+}
+
+/// The largest `|row − centre|`, NaN passed over.
+#[inline(always)]
+fn largest<T: Element>(row: &[T], centre: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (row_blocks, row_rest) = row.as_chunks::<LANES>();
+    let (centre_blocks, centre_rest) = centre.as_chunks::<LANES>();
+    for (x, c) in row_blocks.iter().zip(centre_blocks) {
+        for j in 0..LANES {
+            let size = (x[j].to_f32() - c[j]).abs();
+            lanes[j] = if size > lanes[j] { size } else { lanes[j] };
+        }
+    }
+    for (x, c) in row_rest.iter().zip(centre_rest) {
+        let size = (x.to_f32() - c).abs();
+        lanes[0] = if size > lanes[0] { size } else { lanes[0] };
+    }
+    lanes.iter().fold(0.0, |a, b| if *b > a { *b } else { a })
+}
+
+/// Sums over all components, in lanes.
+struct Totals {
+    norm: [f64; LANES],
+    error: [f64; LANES],
+    sum: [i32; LANES],
+    squares: [i32; LANES],
+}
+
+impl Totals {
+    #[inline(always)]
+    fn new() -> Self {
+        Totals { norm: [0.0; LANES], error: [0.0; LANES], sum: [0; LANES], squares: [0; LANES] }
+    }
+
+    #[inline(always)]
+    fn add<T: Element>(
+        &mut self,
+        x: &[T; LANES],
+        c: &[f32; LANES],
+        scale: f32,
+        inverse: f32,
+    ) -> [i32; LANES] {
+        let mut codes = [0; LANES];
+        for j in 0..LANES {
+            let difference = x[j].to_f32() - c[j];
+            let shifted = difference * inverse + MAGIC;
+            let v = (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
+            codes[j] = v;
+            let exact = f64::from(difference);
+            let lost = exact - f64::from(scale) * f64::from(shifted - MAGIC);
+            self.norm[j] += exact * exact;
+            self.error[j] += lost * lost;
+            self.sum[j] = self.sum[j].wrapping_add(v);
+            self.squares[j] = self.squares[j].wrapping_add(v.wrapping_mul(v));
+        }
+        codes
+    }
+}
+
+/// A float32 that is not below `value`, though `value` may be short by what the file's head allows.
+fn rounded_up(value: f64) -> f32 {
+    let value = if value > 0.0 { value * SLACK + TINY } else { value };
+    if value.is_nan() { f32::INFINITY } else { value as f32 }
+}
+
+/// Whether no value is infinite or NaN.
+#[inline(always)]
+pub(crate) fn all_finite<T: Element>(values: &[T]) -> bool {
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    blocks.iter().all(|block| {
+        let mut bad = [0_u32; LANES];
+        for j in 0..LANES {
+            bad[j] = u32::from(block[j].to_f32().abs().to_bits() >= 0x7f80_0000);
+        }
+        bad.iter().fold(0, |a, b| a | b) == 0
+    }) && rest.iter().all(|value| value.to_f32().is_finite())
+}
