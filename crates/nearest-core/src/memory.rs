@@ -8,10 +8,13 @@
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;
+use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -348,9 +351,20 @@ impl<T: Pod> SlotWriter<T> {
         self.slots.filled.store(self.staged, Ordering::Release);
     }
 
-    /// Forgets what was staged and not published.
-    pub fn rewind(&mut self) {
-        self.staged = self.slots.filled.load(Ordering::Acquire);
+    /// Everything written so far, published or not.
+    pub fn written(&self) -> &[T] {
+        let SlotMemory::Growing(buffer) = &self.slots.memory else {
+            unreachable!("only growing slots have a writer")
+        };
+        // SAFETY: the first `staged` elements were written by this writer, which is the only one and is borrowed, so
+        // nothing writes them meanwhile; T is plain data and the buffer is aligned for it.
+        unsafe { std::slice::from_raw_parts(buffer.memory.as_ptr().cast::<T>(), self.staged) }
+    }
+
+    /// Forgets what was staged beyond the first `n` elements, which include all that were published.
+    pub fn rewind_to(&mut self, n: usize) {
+        assert!(n <= self.staged && n >= self.slots.filled.load(Ordering::Acquire), "published elements stay");
+        self.staged = n;
     }
 }
 
@@ -368,6 +382,21 @@ pub fn available_bytes() -> u64 {
     // SAFETY: `limit` is a valid place for the kernel to write one rlimit to.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) } == 0;
     if known && limit.rlim_cur != libc::RLIM_INFINITY { available.min(limit.rlim_cur) } else { available }
+}
+
+/// How many bytes this process may still write in the file system that holds `path`.
+pub fn disk_available_bytes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut answer = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` ends with a NUL, and `answer` is a valid place for the kernel to write one statvfs to.
+    if unsafe { libc::statvfs(path.as_ptr(), answer.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: statvfs returned 0, so it filled the whole struct.
+    let answer = unsafe { answer.assume_init() };
+    // The widths of these fields differ between systems.
+    #[allow(clippy::unnecessary_cast)]
+    Ok((answer.f_bavail as u64).saturating_mul(answer.f_frsize as u64))
 }
 
 #[cfg(test)]
@@ -403,7 +432,7 @@ mod tests {
         writer.publish();
         assert_eq!(slots.published(), [1.0, 2.0, 3.0, 4.0]);
         writer.stage(2, |part| part.fill(9.0));
-        writer.rewind();
+        writer.rewind_to(4);
         assert_eq!(writer.room(), 6);
         writer.stage(1, |part| part.fill(5.0));
         writer.publish();

@@ -1,0 +1,592 @@
+//! Ids: the caller's names for rows, int64 ≥ 0 or text, and the way back from a name to its row.
+//!
+//! Ids that count 0, 1, 2, … are the rows themselves and cost nothing. Others lie in a column beside the vectors, and
+//! an [`IdTable`] finds rows by id: a hash table of rows that only grows. It names *candidates*; whether one is meant
+//! is decided by the column and the live rows of the version that asks, so all versions can share one table and
+//! readers need no lock.
+
+use std::hash::Hasher;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::candidates::RowOrder;
+use crate::column::{CHUNK_ROWS, Column, ColumnWriter, Row};
+use crate::error::{Error, Result};
+use crate::live::RowSet;
+use crate::memory::Allocator;
+
+/// The longest text id, in bytes.
+pub const MAX_TEXT_BYTES: usize = 1 << 16;
+/// Bytes of text in one chunk of the arena.
+pub const ARENA_CHUNK_BYTES: usize = 1 << 20;
+
+/// One id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Id<'a> {
+    /// A number ≥ 0.
+    Int(i64),
+    /// UTF-8 text.
+    Text(&'a str),
+}
+
+impl std::fmt::Display for Id<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Id::Int(id) => write!(f, "{id}"),
+            Id::Text(id) => write!(f, "'{id}'"),
+        }
+    }
+}
+
+/// Many ids of one kind, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdList {
+    /// Numbers.
+    Int(Vec<i64>),
+    /// Texts.
+    Text(Vec<String>),
+}
+
+impl IdList {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            IdList::Int(ids) => ids.len(),
+            IdList::Text(ids) => ids.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The i-th.
+    pub fn get(&self, i: usize) -> Id<'_> {
+        match self {
+            IdList::Int(ids) => Id::Int(ids[i]),
+            IdList::Text(ids) => Id::Text(&ids[i]),
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Id<'_>> {
+        (0..self.len()).map(|i| self.get(i))
+    }
+
+    /// The word for the kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            IdList::Int(_) => "int",
+            IdList::Text(_) => "text",
+        }
+    }
+
+    /// An error if an id is negative or too long.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            IdList::Int(ids) => match ids.iter().position(|&id| id < 0) {
+                Some(i) => Err(Error::argument(format!("ids must be ≥ 0, got {} at position {i}", ids[i]))),
+                None => Ok(()),
+            },
+            IdList::Text(ids) => match ids.iter().position(|id| id.len() > MAX_TEXT_BYTES) {
+                Some(i) => Err(Error::argument(format!(
+                    "text ids must have at most {MAX_TEXT_BYTES} bytes, got {} at position {i}",
+                    ids[i].len()
+                ))),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Where an id stands a second time, if one does.
+    pub fn repeated(&self) -> Option<usize> {
+        let mut seen = std::collections::HashSet::with_capacity(self.len());
+        self.iter().position(|id| !seen.insert(id))
+    }
+
+    /// Appends ids of the same kind; the caller has checked that it is.
+    pub fn extend(&mut self, other: IdList) {
+        match (self, other) {
+            (IdList::Int(ids), IdList::Int(other)) => ids.extend(other),
+            (IdList::Text(ids), IdList::Text(other)) => ids.extend(other),
+            _ => unreachable!("kinds were compared before"),
+        }
+    }
+}
+
+/// Where a text lies in the arena, which is a column of bytes.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct TextSlot {
+    /// Position of the first byte.
+    pub start: u32,
+    /// Bytes of it; they lie in one chunk of the arena.
+    pub n_bytes: u32,
+}
+
+/// Places texts in arena order, so that none crosses a chunk: (start of each, bytes in all).
+pub fn place_texts<'a>(texts: impl Iterator<Item = &'a str>, mut end: usize) -> Result<(Vec<TextSlot>, usize)> {
+    let mut slots = Vec::with_capacity(texts.size_hint().0);
+    for text in texts {
+        let room = ARENA_CHUNK_BYTES - end % ARENA_CHUNK_BYTES;
+        let start = if text.len() <= room { end } else { end + room };
+        end = start + text.len();
+        if u32::try_from(end).is_err() {
+            return Err(Error::Memory(format!("text ids take at most {} bytes in all", u32::MAX)));
+        }
+        slots.push(TextSlot { start: start as u32, n_bytes: text.len() as u32 });
+    }
+    Ok((slots, end))
+}
+
+/// Ids of all rows of one version.
+#[derive(Clone, Debug, Default)]
+pub enum Ids {
+    /// Nothing was added yet: the kind is open.
+    #[default]
+    None,
+    /// The row is the id.
+    Implicit,
+    /// Numbers of the caller's.
+    Int(IntIds),
+    /// Texts of the caller's.
+    Text(TextIds),
+}
+
+/// Numbers, a row each.
+#[derive(Clone, Debug)]
+pub struct IntIds {
+    /// The ids.
+    pub column: Column<i64>,
+    table: Arc<IdTable>,
+}
+
+/// Texts, a row each.
+#[derive(Clone, Debug)]
+pub struct TextIds {
+    /// Where the texts are.
+    pub slots: Column<TextSlot>,
+    /// The bytes of all texts.
+    pub arena: Column<u8>,
+    table: Arc<IdTable>,
+}
+
+impl TextIds {
+    /// The text of a row. Places come from files too, so one that makes no sense reads as empty text.
+    fn text(&self, row: Row) -> &str {
+        let Some(&[slot]) = self.slots.get(row) else { return "" };
+        let (chunk, at) =
+            (slot.start as usize / ARENA_CHUNK_BYTES, slot.start as usize % ARENA_CHUNK_BYTES);
+        let bytes = self.arena.chunk(chunk).get(at..at + slot.n_bytes as usize);
+        bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("")
+    }
+}
+
+impl Ids {
+    /// Numbers from a file; the table is made when first asked.
+    pub fn from_ints(column: Column<i64>) -> Self {
+        Ids::Int(IntIds { column, table: Arc::new(IdTable::unmade()) })
+    }
+
+    /// Texts from a file; the table is made when first asked.
+    pub fn from_texts(slots: Column<TextSlot>, arena: Column<u8>) -> Self {
+        Ids::Text(TextIds { slots, arena, table: Arc::new(IdTable::unmade()) })
+    }
+
+    /// The word for the kind: `none`, `implicit`, `int` or `text`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Ids::None => "none",
+            Ids::Implicit => "implicit",
+            Ids::Int(_) => "int",
+            Ids::Text(_) => "text",
+        }
+    }
+
+    /// The id of a row.
+    pub fn id(&self, row: Row) -> Id<'_> {
+        match self {
+            Ids::None | Ids::Implicit => Id::Int(i64::from(row)),
+            Ids::Int(ids) => Id::Int(ids.column.get(row).map_or(-1, |id| id[0])),
+            Ids::Text(ids) => Id::Text(ids.text(row)),
+        }
+    }
+
+    /// The ids of some rows.
+    pub fn list(&self, rows: impl Iterator<Item = Row>) -> IdList {
+        match self {
+            Ids::None => IdList::Int(Vec::new()),
+            Ids::Implicit => IdList::Int(rows.map(i64::from).collect()),
+            Ids::Int(ids) => IdList::Int(rows.map(|row| ids.column.get(row).map_or(-1, |id| id[0])).collect()),
+            Ids::Text(ids) => IdList::Text(rows.map(|row| ids.text(row).to_owned()).collect()),
+        }
+    }
+
+    /// The live row of an id.
+    pub fn find(&self, id: Id<'_>, live: &RowSet) -> Option<Row> {
+        match (self, id) {
+            (Ids::Implicit, Id::Int(id)) => Row::try_from(id).ok().filter(|&row| live.contains(row)),
+            (Ids::Int(ids), Id::Int(_)) => ids.table.find(self, id, live),
+            (Ids::Text(ids), Id::Text(_)) => ids.table.find(self, id, live),
+            _ => None,
+        }
+    }
+
+    /// Bytes of memory held, without those of a map.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Ids::None | Ids::Implicit => 0,
+            Ids::Int(ids) => ids.column.memory_bytes() + ids.table.memory_bytes(),
+            Ids::Text(ids) => ids.slots.memory_bytes() + ids.arena.memory_bytes() + ids.table.memory_bytes(),
+        }
+    }
+
+    /// An error unless ids of this kind can be looked up or added here.
+    pub fn check_kind(&self, ids: &IdList) -> Result<()> {
+        let fits = match self {
+            Ids::None => true,
+            Ids::Implicit | Ids::Int(_) => matches!(ids, IdList::Int(_)),
+            Ids::Text(_) => matches!(ids, IdList::Text(_)),
+        };
+        let own = if matches!(self, Ids::Text(_)) { "text" } else { "int" };
+        if fits || ids.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::argument(format!("ids of this index are {own}, got {} ids", ids.kind())))
+        }
+    }
+}
+
+impl RowOrder for Ids {
+    fn before(&self, a: Row, b: Row) -> bool {
+        match self {
+            Ids::None | Ids::Implicit => a < b,
+            _ => (self.id(a), a) < (self.id(b), b),
+        }
+    }
+}
+
+/// A hash table of rows that only grows: open addressing, linear probing, at most half full.
+#[derive(Debug)]
+struct IdTable {
+    /// Row + 1, or 0 where free. Made on first use for ids that came from a file.
+    slots: OnceLock<Box<[AtomicU32]>>,
+}
+
+fn hash(id: Id<'_>) -> u64 {
+    match id {
+        // The finaliser of splitmix64 (Steele, Lea and Flood, 2014).
+        Id::Int(id) => {
+            let mut x = (id as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            x ^ (x >> 31)
+        }
+        Id::Text(id) => {
+            let mut hasher = std::hash::DefaultHasher::new();
+            hasher.write(id.as_bytes());
+            hasher.finish()
+        }
+    }
+}
+
+impl IdTable {
+    fn unmade() -> Self {
+        Self { slots: OnceLock::new() }
+    }
+
+    fn with_room_for(n_ids: usize) -> Self {
+        Self { slots: OnceLock::from(Self::empty_slots(n_ids)) }
+    }
+
+    fn empty_slots(n_ids: usize) -> Box<[AtomicU32]> {
+        (0..(n_ids * 2).next_power_of_two().max(64)).map(|_| AtomicU32::new(0)).collect()
+    }
+
+    fn slots(&self, ids: &Ids, live: &RowSet) -> &[AtomicU32] {
+        self.slots.get_or_init(|| {
+            let slots = Self::empty_slots(live.len());
+            for row in live.iter() {
+                Self::put(&slots, hash(ids.id(row)), row);
+            }
+            slots
+        })
+    }
+
+    fn put(slots: &[AtomicU32], hash: u64, row: Row) {
+        let mask = slots.len() - 1;
+        let mut at = hash as usize & mask;
+        while slots[at].load(Ordering::Relaxed) != 0 {
+            at = (at + 1) & mask;
+        }
+        slots[at].store(row + 1, Ordering::Release);
+    }
+
+    fn find(&self, ids: &Ids, id: Id<'_>, live: &RowSet) -> Option<Row> {
+        let slots = self.slots(ids, live);
+        let mask = slots.len() - 1;
+        let mut at = hash(id) as usize & mask;
+        loop {
+            match slots[at].load(Ordering::Acquire) {
+                0 => return None,
+                entry if live.contains(entry - 1) && ids.id(entry - 1) == id => return Some(entry - 1),
+                _ => at = (at + 1) & mask,
+            }
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.slots.get().map_or(0, |slots| slots.len() * size_of::<AtomicU32>())
+    }
+}
+
+/// The one place that gives rows their ids.
+#[derive(Debug)]
+pub struct IdsWriter {
+    columns: Columns,
+    table: Arc<IdTable>,
+    /// Entries of the table, stale ones included.
+    n_entries: usize,
+    /// One more than the largest number given so far: the next id where none is given.
+    next_id: i64,
+    allocator: Arc<dyn Allocator>,
+}
+
+#[derive(Debug)]
+enum Columns {
+    None,
+    Implicit,
+    Int(ColumnWriter<i64>),
+    Text { slots: ColumnWriter<TextSlot>, arena: ColumnWriter<u8>, arena_end: usize },
+}
+
+impl IdsWriter {
+    /// Goes on from a version.
+    pub fn new(ids: &Ids, live: &RowSet, next_id: i64, allocator: Arc<dyn Allocator>) -> Self {
+        let mut table = Arc::new(IdTable::unmade());
+        let columns = match ids {
+            Ids::None => Columns::None,
+            Ids::Implicit => Columns::Implicit,
+            Ids::Int(ids) => {
+                table = ids.table.clone();
+                Columns::Int(ColumnWriter::new(ids.column.clone(), allocator.clone()))
+            }
+            Ids::Text(ids) => {
+                table = ids.table.clone();
+                let n = ids.arena.n_chunks();
+                let arena_end = n.saturating_sub(1) * ARENA_CHUNK_BYTES + ids.arena.chunk(n.saturating_sub(1)).len();
+                Columns::Text {
+                    slots: ColumnWriter::new(ids.slots.clone(), allocator.clone()),
+                    arena: ColumnWriter::new(ids.arena.clone(), allocator.clone()),
+                    arena_end,
+                }
+            }
+        };
+        if !matches!(columns, Columns::None | Columns::Implicit) {
+            table.slots(ids, live);
+        }
+        // Rows removed earlier may stand in the table too: count as full what may be.
+        let n_entries = table.memory_bytes() / size_of::<AtomicU32>() / 2;
+        Self { columns, table, n_entries, next_id, allocator }
+    }
+
+    /// One more than the largest number given so far.
+    pub fn next_id(&self) -> i64 {
+        self.next_id
+    }
+
+    /// The ids that rows get where the caller gives none.
+    pub fn automatic(&self, n: usize) -> Result<IdList> {
+        if matches!(self.columns, Columns::Text { .. }) {
+            return Err(Error::argument(format!("ids of this index are text: {n} vectors need ids, got none")));
+        }
+        Ok(IdList::Int((self.next_id..).take(n).collect()))
+    }
+
+    /// Stages `ids` for the rows in `ranges`, which follow all rows staged before.
+    pub fn stage(&mut self, published: &Ids, n_published: usize, ids: &IdList, ranges: &[Range<Row>]) -> Result<()> {
+        if let IdList::Int(numbers) = ids {
+            let rows = ranges.iter().cloned().flatten();
+            let counts = numbers.iter().copied().eq(rows.map(i64::from));
+            match self.columns {
+                Columns::None if counts => self.columns = Columns::Implicit,
+                Columns::None => self.columns = Columns::Int(self.int_writer()),
+                Columns::Implicit if !counts => self.materialise(n_published)?,
+                _ => {}
+            }
+        } else if matches!(self.columns, Columns::None) {
+            self.columns = Columns::Text {
+                slots: ColumnWriter::new(Column::new(1, CHUNK_ROWS), self.allocator.clone()),
+                arena: ColumnWriter::new(Column::new(1, ARENA_CHUNK_BYTES), self.allocator.clone()),
+                arena_end: 0,
+            };
+        }
+        debug_assert!(published.check_kind(ids).is_ok());
+        match (&mut self.columns, ids) {
+            (Columns::Int(column), IdList::Int(numbers)) => {
+                let went = column.stage(numbers.len(), |part, out| out.copy_from_slice(&numbers[part]))?;
+                debug_assert_eq!(went, ranges, "columns go in step");
+            }
+            (Columns::Text { slots, arena, arena_end }, IdList::Text(texts)) => {
+                let (placed, end) = place_texts(texts.iter().map(String::as_str), *arena_end)?;
+                let mut bytes = vec![0; end - *arena_end];
+                for (slot, text) in placed.iter().zip(texts) {
+                    let at = slot.start as usize - *arena_end;
+                    bytes[at..at + text.len()].copy_from_slice(text.as_bytes());
+                }
+                arena.stage(bytes.len(), |part, out| out.copy_from_slice(&bytes[part]))?;
+                *arena_end = end;
+                slots.stage(placed.len(), |part, out| out.copy_from_slice(&placed[part]))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn int_writer(&self) -> ColumnWriter<i64> {
+        ColumnWriter::new(Column::new(1, CHUNK_ROWS), self.allocator.clone())
+    }
+
+    /// Writes out ids that were the rows themselves, because from now on some are not.
+    pub fn materialise(&mut self, n_rows: usize) -> Result<()> {
+        let mut column = self.int_writer();
+        column.stage(n_rows, |part, out| {
+            out.iter_mut().zip(part).for_each(|(id, row)| *id = row as i64);
+        })?;
+        self.columns = Columns::Int(column);
+        // All rows must be found by the table now; `publish` makes it anew.
+        self.n_entries = usize::MAX / 4;
+        Ok(())
+    }
+
+    /// Whether ids are the rows themselves.
+    pub fn is_implicit(&self) -> bool {
+        matches!(self.columns, Columns::Implicit)
+    }
+
+    /// Publishes what was staged. `live` are the live rows from now on, `new` those staged with their ids.
+    pub fn publish(&mut self, live: &RowSet, new: &[Range<Row>], ids: &IdList, free: &[usize]) -> Ids {
+        if let IdList::Int(numbers) = ids {
+            let after = numbers.iter().max().map_or(0, |max| max.saturating_add(1));
+            self.next_id = self.next_id.max(after);
+        }
+        let view = |table: &Arc<IdTable>, columns: &mut Columns| match columns {
+            Columns::None => Ids::None,
+            Columns::Implicit => Ids::Implicit,
+            Columns::Int(column) => Ids::Int(IntIds { column: column.publish(free), table: table.clone() }),
+            Columns::Text { slots, arena, .. } => Ids::Text(TextIds {
+                slots: slots.publish(free),
+                arena: arena.publish(&[]),
+                table: table.clone(),
+            }),
+        };
+        let published = view(&self.table, &mut self.columns);
+        if matches!(published, Ids::None | Ids::Implicit) {
+            return published;
+        }
+        let n_new: usize = new.iter().map(|range| range.len()).sum();
+        let n_slots = self.table.memory_bytes() / size_of::<AtomicU32>();
+        if (self.n_entries.saturating_add(n_new)) * 2 <= n_slots {
+            let slots = self.table.slots.get().expect("a table with entries");
+            for row in new.iter().cloned().flatten() {
+                IdTable::put(slots, hash(published.id(row)), row);
+            }
+            self.n_entries += n_new;
+            return published;
+        }
+        // A new table of twice the size, without what is stale; versions in use keep theirs.
+        self.table = Arc::new(IdTable::with_room_for(live.len().max(n_new) * 2));
+        let slots = self.table.slots.get().expect("just made");
+        for row in live.iter() {
+            IdTable::put(slots, hash(published.id(row)), row);
+        }
+        self.n_entries = live.len();
+        view(&self.table, &mut self.columns)
+    }
+
+    /// Closes the open chunks, in step with the vectors.
+    pub fn close(&mut self) {
+        match &mut self.columns {
+            Columns::None | Columns::Implicit => {}
+            Columns::Int(column) => column.close(),
+            Columns::Text { slots, .. } => slots.close(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::SystemAllocator;
+
+    fn writer() -> IdsWriter {
+        IdsWriter::new(&Ids::None, &RowSet::default(), 0, Arc::new(SystemAllocator))
+    }
+
+    fn add(writer: &mut IdsWriter, before: &Ids, live: &mut RowSet, ids: IdList) -> Ids {
+        let first = live.iter().last().map_or(0, |row| row + 1);
+        let range = [first..first + ids.len() as Row];
+        writer.stage(before, first as usize, &ids, &range).unwrap();
+        live.insert(range[0].clone());
+        writer.publish(live, &range, &ids, &[])
+    }
+
+    #[test]
+    fn counting_ids_cost_nothing_until_they_stop_counting() {
+        let (mut writer, mut live) = (writer(), RowSet::default());
+        let ids = add(&mut writer, &Ids::None, &mut live, IdList::Int((0..1000).collect()));
+        assert!(matches!(ids, Ids::Implicit));
+        assert_eq!(ids.find(Id::Int(999), &live), Some(999));
+        assert_eq!(ids.find(Id::Int(1000), &live), None);
+        assert_eq!(ids.find(Id::Text("1"), &live), None);
+        let automatic = writer.automatic(2).unwrap();
+        assert_eq!(automatic, IdList::Int(vec![1000, 1001]));
+        let ids = add(&mut writer, &ids, &mut live, IdList::Int(vec![7_000_000_000, 5000]));
+        for (id, row) in [(0, 0), (999, 999), (7_000_000_000, 1000), (5000, 1001)] {
+            assert_eq!(ids.find(Id::Int(id), &live), Some(row));
+            assert_eq!(ids.id(row), Id::Int(id));
+        }
+        assert!(ids.before(1001, 1000));
+        assert_eq!(writer.automatic(1).unwrap(), IdList::Int(vec![7_000_000_001]));
+    }
+
+    #[test]
+    fn texts_are_found_across_arena_chunks() {
+        let (mut writer, mut live) = (writer(), RowSet::default());
+        let long = "é".repeat(20_000);
+        let texts: Vec<String> = (0..100).map(|i| format!("{i}{long}")).chain(["".into(), "x".into()]).collect();
+        let mut ids = Ids::None;
+        for part in texts.chunks(17) {
+            ids = add(&mut writer, &ids, &mut live, IdList::Text(part.to_vec()));
+        }
+        for (row, text) in texts.iter().enumerate() {
+            assert_eq!(ids.find(Id::Text(text), &live), Some(row as Row));
+            assert_eq!(ids.id(row as Row), Id::Text(text));
+        }
+        assert!(ids.check_kind(&IdList::Int(vec![1])).is_err());
+        assert!(writer.automatic(1).is_err());
+    }
+
+    #[test]
+    fn an_id_given_again_means_the_live_row() {
+        let (mut writer, mut live) = (writer(), RowSet::default());
+        let before = add(&mut writer, &Ids::None, &mut live, IdList::Int(vec![5, 6]));
+        let old_live = live.clone();
+        live.remove([0]);
+        let after = add(&mut writer, &before, &mut live, IdList::Int(vec![5]));
+        assert_eq!(after.find(Id::Int(5), &live), Some(2));
+        assert_eq!(before.find(Id::Int(5), &old_live), Some(0));
+    }
+
+    #[test]
+    fn bad_lists_are_refused() {
+        assert!(IdList::Int(vec![1, -1]).check().unwrap_err().to_string().contains("position 1"));
+        assert!(IdList::Text(vec!["a".repeat(MAX_TEXT_BYTES + 1)]).check().is_err());
+        assert_eq!(IdList::Int(vec![1, 2, 1, 2]).repeated(), Some(2));
+        assert_eq!(IdList::Text(vec!["1".into(), "2".into()]).repeated(), None);
+    }
+}

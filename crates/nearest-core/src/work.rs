@@ -1,0 +1,337 @@
+//! What every long function is given: who computes, who is told, how to stop, how much memory there is.
+//!
+//! Workers compute; the thread that called polls every 50 ms, because only it may look for signals or call back.
+//! The pool is private to this library, made on first use and keyed by process id: a forked child has none of its
+//! parent's threads, so it leaves the parent's pool alone (never touching its locks) and makes its own.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+
+use crate::error::{Error, Result};
+use crate::memory::{Allocator, SystemAllocator, available_bytes};
+
+/// How often the calling thread polls.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The caller's side of long work: told how far it is, asked whether to go on. Only the calling thread calls it.
+pub trait Caller {
+    /// `done` of `total` units of `stage` are finished; `false` stops the work.
+    fn poll(&self, done: u64, total: u64, stage: &str) -> bool;
+}
+
+/// A caller that listens to nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent;
+
+impl Caller for Silent {
+    fn poll(&self, _: u64, _: u64, _: &str) -> bool {
+        true
+    }
+}
+
+/// Executor, progress, cancel and memory of one call.
+pub struct Work<'a> {
+    n_threads: usize,
+    caller: &'a dyn Caller,
+    allocator: Arc<dyn Allocator>,
+    memory_bytes: Option<u64>,
+}
+
+impl std::fmt::Debug for Work<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Work").field("n_threads", &self.n_threads).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Work<'a> {
+    /// Work on `n_threads` threads (`None`: as many as this process may run on), reporting to `caller`.
+    pub fn new(n_threads: Option<usize>, caller: &'a dyn Caller) -> Self {
+        let n_threads = n_threads.unwrap_or_else(default_n_threads).max(1);
+        Self { n_threads, caller, allocator: Arc::new(SystemAllocator), memory_bytes: None }
+    }
+
+    /// Work on the calling thread that nobody watches.
+    pub fn inline() -> Work<'static> {
+        Work::new(Some(1), &Silent)
+    }
+
+    /// The same with another allocator, as inside a server.
+    #[must_use]
+    pub fn with_allocator(mut self, allocator: Arc<dyn Allocator>) -> Self {
+        self.allocator = allocator;
+        self
+    }
+
+    /// The same with a limit on what results and scratch may take.
+    #[must_use]
+    pub fn with_memory(mut self, n_bytes: u64) -> Self {
+        self.memory_bytes = Some(n_bytes);
+        self
+    }
+
+    /// How many threads may be used.
+    pub fn n_threads(&self) -> usize {
+        self.n_threads
+    }
+
+    /// Where large buffers come from.
+    pub fn allocator(&self) -> &Arc<dyn Allocator> {
+        &self.allocator
+    }
+
+    /// An error if `n_bytes` for `what` are more than there is.
+    pub fn check_memory(&self, n_bytes: Option<u64>, what: &str) -> Result<()> {
+        // Below this, asking the system costs more than it can tell.
+        const SURELY_THERE: u64 = 16 << 20;
+        let limit = self.memory_bytes;
+        match n_bytes {
+            Some(n) if n <= SURELY_THERE && limit.is_none_or(|limit| n <= limit) => Ok(()),
+            Some(n) => {
+                let there = limit.unwrap_or(u64::MAX).min(available_bytes());
+                if n <= there {
+                    return Ok(());
+                }
+                Err(Error::Memory(format!("{what} would take {n} bytes, of which {there} are there")))
+            }
+            None => Err(Error::Memory(format!("{what} would take more bytes than can be counted"))),
+        }
+    }
+
+    /// Runs `task(scratch, i)` for each i below `n_tasks`, in no particular order, and stops at the first error.
+    ///
+    /// Each worker makes one `scratch`. A task should last well under 50 ms: between two of them the work can stop.
+    pub fn for_each<S>(
+        &self,
+        stage: &str,
+        n_tasks: usize,
+        scratch: impl Fn() -> S + Sync,
+        task: impl Fn(&mut S, usize) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let n_workers = self.n_threads.min(n_tasks);
+        if n_workers <= 1 {
+            return self.run_inline(stage, n_tasks, scratch, task);
+        }
+        let pool = pool(self.n_threads)?;
+        let shared = Shared {
+            next: AtomicUsize::new(0),
+            done: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            running: Mutex::new(n_workers),
+            finished: Condvar::new(),
+        };
+        let mut stopped = false;
+        pool.in_place_scope(|scope| {
+            for _ in 0..n_workers {
+                scope.spawn(|_| shared.worker(n_tasks, &scratch, &task));
+            }
+            stopped = self.watch(&shared, stage, n_tasks as u64);
+        });
+        if let Some(error) = shared.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        if stopped { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    fn run_inline<S>(
+        &self,
+        stage: &str,
+        n_tasks: usize,
+        scratch: impl Fn() -> S,
+        task: impl Fn(&mut S, usize) -> Result<()>,
+    ) -> Result<()> {
+        let mut scratch = scratch();
+        let mut last = None;
+        for i in 0..n_tasks {
+            if i > 0 {
+                let now = Instant::now();
+                let since = *last.get_or_insert(now);
+                if now - since >= POLL {
+                    last = Some(now);
+                    if !self.caller.poll(i as u64, n_tasks as u64, stage) {
+                        return Err(Error::Cancelled);
+                    }
+                }
+            }
+            task(&mut scratch, i)?;
+        }
+        Ok(())
+    }
+
+    /// Polls until all workers are done; true if the caller asked to stop.
+    fn watch(&self, shared: &Shared, stage: &str, total: u64) -> bool {
+        let mut running = shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stopped = false;
+        while *running > 0 {
+            let (guard, timeout) =
+                shared.finished.wait_timeout(running, POLL).unwrap_or_else(PoisonError::into_inner);
+            running = guard;
+            if timeout.timed_out() && !stopped {
+                // The lock is let go while the caller runs foreign code.
+                drop(running);
+                if !self.caller.poll(shared.done.load(Ordering::Relaxed), total, stage) {
+                    stopped = true;
+                    shared.stop.store(true, Ordering::Relaxed);
+                }
+                running = shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        stopped
+    }
+}
+
+/// What the workers of one `for_each` and its watcher share.
+struct Shared {
+    next: AtomicUsize,
+    done: AtomicU64,
+    stop: AtomicBool,
+    failure: Mutex<Option<Error>>,
+    running: Mutex<usize>,
+    finished: Condvar,
+}
+
+impl Shared {
+    fn worker<S>(
+        &self,
+        n_tasks: usize,
+        scratch: &(impl Fn() -> S + Sync),
+        task: &(impl Fn(&mut S, usize) -> Result<()> + Sync),
+    ) {
+        let _leave = Leave(self);
+        let mut scratch = scratch();
+        while !self.stop.load(Ordering::Relaxed) {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            if i >= n_tasks {
+                break;
+            }
+            if let Err(error) = task(&mut scratch, i) {
+                self.stop.store(true, Ordering::Relaxed);
+                self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counts a worker out, also when it panics (the scope then passes the panic on).
+struct Leave<'a>(&'a Shared);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop.store(true, Ordering::Relaxed);
+        }
+        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.finished.notify_all();
+    }
+}
+
+/// How many processors this process may run on.
+pub fn default_n_threads() -> usize {
+    // Reads the affinity mask and the control group's quota.
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+struct Pool {
+    process: u32,
+    threads: rayon::ThreadPool,
+}
+
+static POOL: ArcSwapOption<Pool> = ArcSwapOption::const_empty();
+
+/// The pool of this process, with at least `n_threads` threads.
+fn pool(n_threads: usize) -> Result<impl std::ops::Deref<Target = rayon::ThreadPool>> {
+    struct Guard(Arc<Pool>);
+    impl std::ops::Deref for Guard {
+        type Target = rayon::ThreadPool;
+        fn deref(&self) -> &rayon::ThreadPool {
+            &self.0.threads
+        }
+    }
+    let process = std::process::id();
+    if let Some(pool) = POOL.load_full() {
+        if pool.process == process && pool.threads.current_num_threads() >= n_threads {
+            return Ok(Guard(pool));
+        }
+    }
+    let threads = rayon::ThreadPoolBuilder::new()
+        .num_threads(n_threads)
+        .thread_name(|i| format!("nearest-{i}"))
+        .build()
+        .map_err(|error| Error::Memory(format!("could not start {n_threads} threads: {error}")))?;
+    let pool = Arc::new(Pool { process, threads });
+    let before = POOL.swap(Some(pool.clone()));
+    if before.as_ref().is_some_and(|before| before.process != process) {
+        // Its threads do not exist here; dropping it would take locks that one of them may have held.
+        std::mem::forget(before);
+    }
+    Ok(Guard(pool))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn every_task_runs_once() {
+        for n_threads in [1, 2, 5] {
+            let work = Work::new(Some(n_threads), &Silent);
+            let hits: Vec<_> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
+            work.for_each("count", 1000, || (), |(), i| {
+                hits[i].fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+            .unwrap();
+            assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
+    fn the_first_error_stops_the_work() {
+        for n_threads in [1, 2] {
+            let work = Work::new(Some(n_threads), &Silent);
+            let ran = AtomicUsize::new(0);
+            let result = work.for_each("fail", 1_000_000, || (), |(), i| {
+                ran.fetch_add(1, Ordering::Relaxed);
+                if i == 3 { Err(Error::argument("three")) } else { Ok(()) }
+            });
+            assert_eq!(result.unwrap_err().to_string(), "three");
+            assert!(ran.load(Ordering::Relaxed) < 1_000_000);
+        }
+    }
+
+    #[test]
+    fn a_caller_can_stop_it() {
+        struct Once(Cell<bool>);
+        impl Caller for Once {
+            fn poll(&self, done: u64, total: u64, stage: &str) -> bool {
+                assert!(done <= total && stage == "sleep");
+                self.0.set(true);
+                false
+            }
+        }
+        for n_threads in [1, 2] {
+            let caller = Once(Cell::new(false));
+            let work = Work::new(Some(n_threads), &caller);
+            let result = work.for_each("sleep", 10_000, || (), |(), _| {
+                std::thread::sleep(Duration::from_millis(5));
+                Ok(())
+            });
+            assert!(matches!(result, Err(Error::Cancelled)));
+            assert!(caller.0.get());
+        }
+    }
+
+    #[test]
+    fn memory_is_checked() {
+        let work = Work::inline().with_memory(1000);
+        assert!(work.check_memory(Some(1000), "this").is_ok());
+        assert!(work.check_memory(Some(1001), "this").unwrap_err().to_string().contains("1001"));
+        assert!(work.check_memory(None, "this").is_err());
+        assert!(Work::inline().check_memory(Some(u64::MAX), "this").is_err());
+    }
+}
