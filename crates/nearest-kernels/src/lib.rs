@@ -20,6 +20,8 @@
 // Kernels need instruction sets that are only known at run time, and loads without bounds checks in
 // their inner loops. This crate is where such code lives; its public functions are all safe.
 #![allow(unsafe_code)]
+// Loops over lanes index several arrays at once and are unrolled; iterators over one of them hide that.
+#![allow(clippy::needless_range_loop)]
 
 mod canonical;
 mod element;

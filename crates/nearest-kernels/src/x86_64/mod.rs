@@ -1,6 +1,147 @@
-//! x86-64.
+//! The kernels for x86-64: AVX2, and AVX-512 with VNNI and VPOPCNTDQ (Ice Lake, Zen 4 and later).
+//!
+//! `group.rs` and `tile.rs` hold the loops, once, over traits of a few vector operations; `avx2.rs` and
+//! `avx512.rs` hold those operations. Everything generic is `#[inline(always)]` and ends up inside the
+//! functions that `level!` makes, which are the only ones compiled with the level's features.
+//!
+//! Canonical kernels and quantising are compiled from their one portable source.
+
+mod avx2;
+mod avx512;
+mod group;
+mod tile;
+
 use crate::kernels::Kernels;
-/// Tables.
+
+/// The tables whose features this CPU has, weakest first.
 pub(crate) fn detected() -> impl Iterator<Item = &'static Kernels> {
-    std::iter::empty()
+    [(avx2::detected(), &avx2::KERNELS), (avx512::detected(), &avx512::KERNELS)]
+        .into_iter()
+        .filter_map(|(detected, kernels)| detected.then_some(kernels))
 }
+
+/// Makes the table of a level and the markers of its kernels; the level then says how each of them
+/// steps, by `impl Step for Dot<f32>` and so on.
+macro_rules! level {
+    ($name:literal, $features:literal, [$($feature:tt)*], $blocks:ident) => {
+        /// `Σ query · row`.
+        pub(super) struct Dot<T>(PhantomData<T>);
+        /// `Σ (query − row)²`.
+        pub(super) struct SqEuclidean<T>(PhantomData<T>);
+        /// `Σ |query − row|`.
+        pub(super) struct Manhattan<T>(PhantomData<T>);
+        /// `Σ row²`.
+        pub(super) struct Norm<T>(PhantomData<T>);
+        /// Bits that differ.
+        pub(super) struct Hamming;
+        /// Bits that are set in both.
+        pub(super) struct CommonBits;
+
+        /// Tiles of bytes.
+        pub(super) struct TileI8;
+        /// Tiles of `f32`.
+        pub(super) struct TileF32;
+
+        /// Whether this CPU has every feature that the table's functions are compiled with.
+        pub(super) fn detected() -> bool {
+            $(std::arch::is_x86_feature_detected!($feature))&&*
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn one_to_many<S: Step>(query: &[S::Query], rows: Rows<'_, S::Row>, out: &mut [Sum<S>]) {
+            // SAFETY: as the caller's; this function has the level's features.
+            unsafe { group::one_to_many::<S>(query.len(), query.as_ptr(), S::start(query), rows, out) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn norms<S: Step<Query = ()>>(dim: usize, rows: Rows<'_, S::Row>, out: &mut [Sum<S>]) {
+            // SAFETY: as the caller's; a query of units is never read.
+            unsafe {
+                group::one_to_many::<S>(dim, std::ptr::NonNull::dangling().as_ptr(), S::start(&[]), rows, out)
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn canonical_dot<T: Element>(query: &[f32], row: &[T]) -> f64 {
+            canonical::dot::<T, true>(query, row)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn canonical_squared_norm<T: Element>(row: &[T]) -> f64 {
+            canonical::squared_norm::<T, true>(row)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn canonical_sqeuclidean<T: Element>(query: &[f32], row: &[T]) -> f64 {
+            canonical::sqeuclidean(query, row)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn canonical_manhattan<T: Element>(query: &[f32], row: &[T]) -> f64 {
+            canonical::manhattan(query, row)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn quantise_row<T: Element>(row: &[T], centre: &[f32], codes: &mut [u8]) -> RowCode {
+            quantise::row(row, centre, codes)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn quantise_query(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode {
+            quantise::query(query, centre, codes)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn all_finite<T: Element>(values: &[T]) -> bool {
+            quantise::all_finite(values)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn tile<M: Multiply>(
+            rows: &PanelRows<'_, M::Row>,
+            queries: &PanelQueries<'_, M::Code>,
+            depth: usize,
+            hits: &mut Vec<Hit<M::Sum>>,
+        ) {
+            // SAFETY: as the caller's; this function has the level's features.
+            unsafe { tile::$blocks::<M>(rows, queries, depth, hits) }
+        }
+
+        const fn element_table<T: Element>() -> ElementTable<T>
+        where
+            Dot<T>: Step<Query = T::Query, Row = T, Total: Total<Sum = T::Sum>>,
+            SqEuclidean<T>: Step<Query = T::Query, Row = T, Total: Total<Sum = T::Sum>>,
+            Manhattan<T>: Step<Query = T::Query, Row = T, Total: Total<Sum = T::Sum>>,
+            Norm<T>: Step<Query = (), Row = T, Total: Total<Sum = T::Sum>>,
+        {
+            ElementTable {
+                dot: one_to_many::<Dot<T>>,
+                sqeuclidean: one_to_many::<SqEuclidean<T>>,
+                manhattan: one_to_many::<Manhattan<T>>,
+                squared_norms: norms::<Norm<T>>,
+                canonical_dot: canonical_dot::<T>,
+                canonical_squared_norm: canonical_squared_norm::<T>,
+                canonical_sqeuclidean: canonical_sqeuclidean::<T>,
+                canonical_manhattan: canonical_manhattan::<T>,
+                quantise_row: quantise_row::<T>,
+                all_finite: all_finite::<T>,
+            }
+        }
+
+        /// To be given out only where [`detected`] says so.
+        pub(super) static KERNELS: Kernels = Kernels {
+            name: $name,
+            f32: element_table(),
+            f16: element_table(),
+            bf16: element_table(),
+            i8: element_table(),
+            u8: element_table(),
+            hamming: one_to_many::<Hamming>,
+            common_bits: one_to_many::<CommonBits>,
+            tile_i8: tile::<TileI8>,
+            tile_f32: tile::<TileF32>,
+            quantise_query,
+        };
+    };
+}
+use level;

@@ -1,0 +1,465 @@
+//! AVX-512 with VNNI and VPOPCNTDQ.
+//!
+//! Products of bytes come from `vpdpbusd`, which multiplies unsigned with signed bytes and sums four
+//! products into an `i32` without saturating. Two signed or two unsigned operands are brought into that
+//! form by flipping the top bit of one (`x ^ 0x80` read the other way is `x ± 128`) and adding
+//! `±128 · Σ` of the other. All intermediate sums stay below 2³¹: 255 · 128 · 32 768 ≈ 1.07·10⁹.
+
+// Every `unsafe fn` here is a few intrinsics under one contract, that of the trait it implements: its
+// caller has the level's features, and pointers are good for what the trait says is read.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+use std::arch::x86_64::*;
+use std::marker::PhantomData;
+
+use half::{bf16, f16};
+
+use super::avx2;
+use super::group::{self, Step, Sum, Total};
+use super::level;
+use super::tile::{self, Multiply};
+use crate::canonical;
+use crate::element::Element;
+use crate::kernels::{ElementTable, Kernels};
+use crate::panel::{Hit, PanelQueries, PanelRows};
+use crate::quantise::{self, QueryCode, RowCode};
+use crate::rows::Rows;
+
+level!(
+    "avx512",
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vpopcntdq,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt",
+    ["avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avx512vpopcntdq" "avx2" "fma" "f16c" "bmi1" "bmi2"
+     "lzcnt" "popcnt"],
+    wide
+);
+
+/// The lowest `n` of a mask's bits; `n` is below 64.
+#[inline(always)]
+fn low(n: usize) -> u64 {
+    (1 << n) - 1
+}
+
+/// Partial sums of float kinds.
+#[derive(Clone, Copy)]
+pub(super) struct Floats(__m512);
+/// Partial sums of integer kinds.
+#[derive(Clone, Copy)]
+pub(super) struct Integers(__m512i);
+/// Partial sums of squares of unsigned bytes `d`: of `d · (d − 128)`, and of `d`.
+#[derive(Clone, Copy)]
+pub(super) struct Squares(__m512i, __m512i);
+/// Counts of bits, as `u64`.
+#[derive(Clone, Copy)]
+pub(super) struct Counts(__m512i);
+
+// SAFETY: the methods use the level's features only, and no pointers.
+unsafe impl Total for Floats {
+    type Sum = f32;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Floats(_mm512_setzero_ps())
+    }
+    #[inline(always)]
+    unsafe fn join(self, other: Self) -> Self {
+        Floats(_mm512_add_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        _mm512_reduce_add_ps(self.0)
+    }
+    #[inline(always)]
+    unsafe fn sum8(totals: [Self; 8]) -> [f32; 8] {
+        avx2::sum8_f32(
+            totals.map(|Floats(t)| _mm256_add_ps(_mm512_castps512_ps256(t), _mm512_extractf32x8_ps::<1>(t))),
+        )
+    }
+}
+
+// SAFETY: as for `Floats`.
+unsafe impl Total for Integers {
+    type Sum = i32;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Integers(_mm512_setzero_si512())
+    }
+    #[inline(always)]
+    unsafe fn join(self, other: Self) -> Self {
+        Integers(_mm512_add_epi32(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> i32 {
+        _mm512_reduce_add_epi32(self.0)
+    }
+    #[inline(always)]
+    unsafe fn sum8(totals: [Self; 8]) -> [i32; 8] {
+        avx2::sum8_i32(totals.map(|Integers(t)| {
+            _mm256_add_epi32(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64::<1>(t))
+        }))
+    }
+}
+
+impl Squares {
+    #[inline(always)]
+    unsafe fn add(self, d: __m512i) -> Self {
+        Squares(_mm512_dpbusd_epi32(self.0, d, flip(d)), _mm512_dpbusd_epi32(self.1, d, _mm512_set1_epi8(1)))
+    }
+    /// `Σ d² = Σ d · (d − 128) + 128 · Σ d`.
+    #[inline(always)]
+    unsafe fn whole(self) -> Integers {
+        Integers(_mm512_add_epi32(self.0, _mm512_slli_epi32::<7>(self.1)))
+    }
+}
+
+// SAFETY: as for `Floats`.
+unsafe impl Total for Squares {
+    type Sum = i32;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Squares(_mm512_setzero_si512(), _mm512_setzero_si512())
+    }
+    #[inline(always)]
+    unsafe fn join(self, other: Self) -> Self {
+        Squares(_mm512_add_epi32(self.0, other.0), _mm512_add_epi32(self.1, other.1))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> i32 {
+        self.whole().sum()
+    }
+    #[inline(always)]
+    unsafe fn sum8(totals: [Self; 8]) -> [i32; 8] {
+        Integers::sum8(totals.map(|total| total.whole()))
+    }
+}
+
+// SAFETY: as for `Floats`.
+unsafe impl Total for Counts {
+    type Sum = u32;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Counts(_mm512_setzero_si512())
+    }
+    #[inline(always)]
+    unsafe fn join(self, other: Self) -> Self {
+        Counts(_mm512_add_epi64(self.0, other.0))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> u32 {
+        _mm512_reduce_add_epi64(self.0) as u32
+    }
+    #[inline(always)]
+    unsafe fn sum8(totals: [Self; 8]) -> [u32; 8] {
+        // Counts are below 2³², so the upper halves of the lanes are zero.
+        Integers::sum8(totals.map(|Counts(t)| Integers(t))).map(|sum| sum as u32)
+    }
+}
+
+/// Loads 16 elements as `f32`; parts are filled up with zeros.
+///
+/// # Safety
+/// As [`Step`].
+pub(super) unsafe trait Load {
+    unsafe fn load(at: *const Self) -> __m512;
+    unsafe fn load_part(at: *const Self, n: usize) -> __m512;
+}
+
+// SAFETY: reads nothing.
+unsafe impl Load for () {
+    #[inline(always)]
+    unsafe fn load(_: *const ()) -> __m512 {
+        _mm512_setzero_ps()
+    }
+    #[inline(always)]
+    unsafe fn load_part(_: *const (), _: usize) -> __m512 {
+        _mm512_setzero_ps()
+    }
+}
+
+// SAFETY: `load` reads 16 elements, a masked load reads those whose bit is set.
+unsafe impl Load for f32 {
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> __m512 {
+        _mm512_loadu_ps(at)
+    }
+    #[inline(always)]
+    unsafe fn load_part(at: *const f32, n: usize) -> __m512 {
+        _mm512_maskz_loadu_ps(low(n) as u16, at)
+    }
+}
+
+// SAFETY: as for `f32`.
+unsafe impl Load for f16 {
+    #[inline(always)]
+    unsafe fn load(at: *const f16) -> __m512 {
+        _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load_part(at: *const f16, n: usize) -> __m512 {
+        _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(low(n) as u16, at.cast()))
+    }
+}
+
+// SAFETY: as for `f32`.
+unsafe impl Load for bf16 {
+    #[inline(always)]
+    unsafe fn load(at: *const bf16) -> __m512 {
+        widen_bf16(_mm256_loadu_si256(at.cast()))
+    }
+    #[inline(always)]
+    unsafe fn load_part(at: *const bf16, n: usize) -> __m512 {
+        widen_bf16(_mm256_maskz_loadu_epi16(low(n) as u16, at.cast()))
+    }
+}
+
+#[inline(always)]
+unsafe fn widen_bf16(bits: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+}
+
+macro_rules! float_step {
+    ($name:ident, $query:ty, |$total:ident, $q:ident, $r:ident| $step:expr) => {
+        // SAFETY: loads are those of `Load`; steps of zeros add nothing.
+        unsafe impl<T: Load> Step for $name<T> {
+            type Query = $query;
+            type Row = T;
+            type Vector = __m512;
+            type Total = Floats;
+            const WIDTH: usize = 16;
+
+            #[inline(always)]
+            fn start(_: &[$query]) -> f32 {
+                0.0
+            }
+            #[inline(always)]
+            unsafe fn query(at: *const $query) -> __m512 {
+                Load::load(at)
+            }
+            #[inline(always)]
+            unsafe fn query_part(at: *const $query, n: usize) -> __m512 {
+                Load::load_part(at, n)
+            }
+            #[inline(always)]
+            unsafe fn row(at: *const T) -> __m512 {
+                T::load(at)
+            }
+            #[inline(always)]
+            unsafe fn row_part(at: *const T, n: usize) -> __m512 {
+                T::load_part(at, n)
+            }
+            #[inline(always)]
+            unsafe fn step(Floats($total): Floats, $q: __m512, $r: __m512) -> Floats {
+                Floats($step)
+            }
+        }
+    };
+}
+
+float_step!(Dot, f32, |total, q, r| _mm512_fmadd_ps(q, r, total));
+float_step!(SqEuclidean, f32, |total, q, r| {
+    let difference = _mm512_sub_ps(q, r);
+    _mm512_fmadd_ps(difference, difference, total)
+});
+float_step!(Manhattan, f32, |total, q, r| _mm512_add_ps(total, _mm512_abs_ps(_mm512_sub_ps(q, r))));
+float_step!(Norm, (), |total, _q, r| _mm512_fmadd_ps(r, r, total));
+
+/// Each byte with its top bit flipped: `i8` to `u8` or back, shifted by 128.
+#[inline(always)]
+unsafe fn flip(bytes: __m512i) -> __m512i {
+    _mm512_xor_si512(bytes, _mm512_set1_epi8(i8::MIN))
+}
+
+/// `|a − b|` of unsigned bytes.
+#[inline(always)]
+unsafe fn distance(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_or_si512(_mm512_subs_epu8(a, b), _mm512_subs_epu8(b, a))
+}
+
+/// Loads 64 bytes; parts are filled up with zeros.
+///
+/// # Safety
+/// As [`Step`].
+unsafe trait Bytes {
+    unsafe fn load(at: *const Self) -> __m512i;
+    unsafe fn load_part(at: *const Self, n: usize) -> __m512i;
+}
+
+macro_rules! bytes {
+    ($($kind:ty, |$at:ident, $n:ident| $load:expr, $part:expr;)*) => {$(
+        // SAFETY: reads 64 bytes, or those whose mask bit is set, or nothing.
+        unsafe impl Bytes for $kind {
+            #[inline(always)]
+            unsafe fn load($at: *const $kind) -> __m512i {
+                $load
+            }
+            #[inline(always)]
+            unsafe fn load_part($at: *const $kind, $n: usize) -> __m512i {
+                $part
+            }
+        }
+    )*};
+}
+bytes!(
+    u8, |at, n| _mm512_loadu_si512(at.cast()), _mm512_maskz_loadu_epi8(low(n), at.cast());
+    i8, |at, n| _mm512_loadu_si512(at.cast()), _mm512_maskz_loadu_epi8(low(n), at);
+    (), |_at, _n| _mm512_setzero_si512(), _mm512_setzero_si512();
+);
+
+/// A kernel of bytes: what its sums start from, and its step.
+macro_rules! byte_step {
+    ($name:ty, $query:ty, $row:ty, $total:ty, |$values:ident| $start:expr,
+     |$t:ident, $q:ident, $r:ident| $step:expr) => {
+        // SAFETY: loads are those of `Bytes`; steps of zeros add nothing.
+        unsafe impl Step for $name {
+            type Query = $query;
+            type Row = $row;
+            type Vector = __m512i;
+            type Total = $total;
+            const WIDTH: usize = 64;
+
+            #[inline(always)]
+            fn start($values: &[$query]) -> Sum<Self> {
+                $start
+            }
+            #[inline(always)]
+            unsafe fn query(at: *const $query) -> __m512i {
+                Bytes::load(at)
+            }
+            #[inline(always)]
+            unsafe fn query_part(at: *const $query, n: usize) -> __m512i {
+                Bytes::load_part(at, n)
+            }
+            #[inline(always)]
+            unsafe fn row(at: *const $row) -> __m512i {
+                Bytes::load(at)
+            }
+            #[inline(always)]
+            unsafe fn row_part(at: *const $row, n: usize) -> __m512i {
+                Bytes::load_part(at, n)
+            }
+            #[inline(always)]
+            unsafe fn step($t: $total, $q: __m512i, $r: __m512i) -> $total {
+                $step
+            }
+        }
+    };
+}
+
+/// `Σ query`.
+#[inline(always)]
+fn total<T: Copy + Into<i32>>(query: &[T]) -> i32 {
+    query.iter().map(|value| (*value).into()).sum()
+}
+
+// In both dots a padded query byte is 0 as it is multiplied, whatever the row's flipped padding.
+byte_step!(Dot<u8>, u8, u8, Integers, |query| 128 * total(query), |t, q, r| {
+    Integers(_mm512_dpbusd_epi32(t.0, q, flip(r)))
+});
+byte_step!(Dot<i8>, i8, i8, Integers, |query| -128 * total(query), |t, q, r| {
+    Integers(_mm512_dpbusd_epi32(t.0, flip(r), q))
+});
+byte_step!(SqEuclidean<u8>, u8, u8, Squares, |_query| 0, |t, q, r| t.add(distance(q, r)));
+byte_step!(SqEuclidean<i8>, i8, i8, Squares, |_query| 0, |t, q, r| t.add(distance(flip(q), flip(r))));
+byte_step!(Norm<u8>, (), u8, Squares, |_query| 0, |t, _q, r| t.add(r));
+// |−128| comes out as 128, read as unsigned.
+byte_step!(Norm<i8>, (), i8, Squares, |_query| 0, |t, _q, r| t.add(_mm512_abs_epi8(r)));
+byte_step!(Manhattan<u8>, u8, u8, Integers, |_query| 0, |t, q, r| {
+    Integers(_mm512_add_epi32(t.0, _mm512_sad_epu8(q, r)))
+});
+byte_step!(Manhattan<i8>, i8, i8, Integers, |_query| 0, |t, q, r| {
+    Integers(_mm512_add_epi32(t.0, _mm512_sad_epu8(flip(q), flip(r))))
+});
+byte_step!(Hamming, u8, u8, Counts, |_query| 0, |t, q, r| {
+    Counts(_mm512_add_epi64(t.0, _mm512_popcnt_epi64(_mm512_xor_si512(q, r))))
+});
+byte_step!(CommonBits, u8, u8, Counts, |_query| 0, |t, q, r| {
+    Counts(_mm512_add_epi64(t.0, _mm512_popcnt_epi64(_mm512_and_si512(q, r))))
+});
+
+/// A bit per lane: whether `scale * sums + bias * weight < threshold`; a NaN is not.
+#[inline(always)]
+unsafe fn below(sums: __m512, scale: *const f32, bias: *const f32, weight: f32, threshold: f32) -> u32 {
+    let bias = _mm512_mul_ps(_mm512_loadu_ps(bias), _mm512_set1_ps(weight));
+    let estimate = _mm512_fmadd_ps(_mm512_loadu_ps(scale), sums, bias);
+    u32::from(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(estimate, _mm512_set1_ps(threshold)))
+}
+
+// SAFETY: a panel load reads 16 · 4 bytes, a spread 4 codes; sums wrap.
+unsafe impl Multiply for TileI8 {
+    type Row = u8;
+    type Code = i8;
+    type Sum = i32;
+    type Total = __m512i;
+    type Panel = __m512i;
+    type Spread = __m512i;
+    const LANES: usize = 16;
+    const GROUP: usize = 4;
+
+    #[inline(always)]
+    unsafe fn start(sum: i32) -> __m512i {
+        _mm512_set1_epi32(sum)
+    }
+    #[inline(always)]
+    unsafe fn panel(at: *const u8) -> __m512i {
+        _mm512_loadu_si512(at.cast())
+    }
+    #[inline(always)]
+    unsafe fn spread(at: *const i8) -> __m512i {
+        _mm512_set1_epi32(at.cast::<i32>().read_unaligned())
+    }
+    #[inline(always)]
+    unsafe fn step(total: __m512i, panel: __m512i, spread: __m512i) -> __m512i {
+        _mm512_dpbusd_epi32(total, panel, spread)
+    }
+    #[inline(always)]
+    unsafe fn join(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_add_epi32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn below(total: __m512i, scale: *const f32, bias: *const f32, weight: f32, threshold: f32) -> u32 {
+        below(_mm512_cvtepi32_ps(total), scale, bias, weight, threshold)
+    }
+    #[inline(always)]
+    unsafe fn store(total: __m512i, at: *mut i32) {
+        _mm512_storeu_si512(at.cast(), total);
+    }
+}
+
+// SAFETY: a panel load reads 16 floats, a spread one code.
+unsafe impl Multiply for TileF32 {
+    type Row = f32;
+    type Code = f32;
+    type Sum = f32;
+    type Total = __m512;
+    type Panel = __m512;
+    type Spread = __m512;
+    const LANES: usize = 16;
+    const GROUP: usize = 1;
+
+    #[inline(always)]
+    unsafe fn start(sum: f32) -> __m512 {
+        _mm512_set1_ps(sum)
+    }
+    #[inline(always)]
+    unsafe fn panel(at: *const f32) -> __m512 {
+        _mm512_loadu_ps(at)
+    }
+    #[inline(always)]
+    unsafe fn spread(at: *const f32) -> __m512 {
+        _mm512_set1_ps(*at)
+    }
+    #[inline(always)]
+    unsafe fn step(total: __m512, panel: __m512, spread: __m512) -> __m512 {
+        _mm512_fmadd_ps(panel, spread, total)
+    }
+    #[inline(always)]
+    unsafe fn join(a: __m512, b: __m512) -> __m512 {
+        _mm512_add_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn below(total: __m512, scale: *const f32, bias: *const f32, weight: f32, threshold: f32) -> u32 {
+        below(total, scale, bias, weight, threshold)
+    }
+    #[inline(always)]
+    unsafe fn store(total: __m512, at: *mut f32) {
+        _mm512_storeu_ps(at, total);
+    }
+}
