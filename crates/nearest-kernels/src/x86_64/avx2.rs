@@ -6,6 +6,8 @@
 // Every `unsafe fn` here is a few intrinsics under one contract, that of the trait it implements: its
 // caller has the level's features, and pointers are good for what the trait says is read.
 #![allow(unsafe_op_in_unsafe_fn)]
+// Vectors are never put through closures of the library (`array::map`): it is not compiled with the
+// level's features, so intrinsics would become calls.
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -83,7 +85,11 @@ unsafe impl Total for Floats {
     }
     #[inline(always)]
     unsafe fn sum8(totals: [Self; 8]) -> [f32; 8] {
-        sum8_f32(totals.map(|Floats(total)| total))
+        let mut vectors = [_mm256_setzero_ps(); 8];
+        for k in 0..8 {
+            vectors[k] = totals[k].0;
+        }
+        sum8_f32(vectors)
     }
 }
 
@@ -106,7 +112,11 @@ unsafe impl Total for Integers {
     }
     #[inline(always)]
     unsafe fn sum8(totals: [Self; 8]) -> [i32; 8] {
-        sum8_i32(totals.map(|Integers(total)| total))
+        let mut vectors = [_mm256_setzero_si256(); 8];
+        for k in 0..8 {
+            vectors[k] = totals[k].0;
+        }
+        sum8_i32(vectors)
     }
 }
 
@@ -128,7 +138,11 @@ unsafe impl Total for Counts {
     }
     #[inline(always)]
     unsafe fn sum8(totals: [Self; 8]) -> [u32; 8] {
-        sum8_i32(totals.map(|Counts(total)| total)).map(|sum| sum as u32)
+        let mut vectors = [_mm256_setzero_si256(); 8];
+        for k in 0..8 {
+            vectors[k] = totals[k].0;
+        }
+        bytemuck::cast(sum8_i32(vectors))
     }
 }
 

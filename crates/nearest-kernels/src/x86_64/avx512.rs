@@ -8,6 +8,8 @@
 // Every `unsafe fn` here is a few intrinsics under one contract, that of the trait it implements: its
 // caller has the level's features, and pointers are good for what the trait says is read.
 #![allow(unsafe_op_in_unsafe_fn)]
+// Vectors are never put through closures of the library (`array::map`): it is not compiled with the
+// level's features, so intrinsics would become calls.
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -69,9 +71,12 @@ unsafe impl Total for Floats {
     }
     #[inline(always)]
     unsafe fn sum8(totals: [Self; 8]) -> [f32; 8] {
-        avx2::sum8_f32(
-            totals.map(|Floats(t)| _mm256_add_ps(_mm512_castps512_ps256(t), _mm512_extractf32x8_ps::<1>(t))),
-        )
+        let mut halves = [_mm256_setzero_ps(); 8];
+        for k in 0..8 {
+            let Floats(t) = totals[k];
+            halves[k] = _mm256_add_ps(_mm512_castps512_ps256(t), _mm512_extractf32x8_ps::<1>(t));
+        }
+        avx2::sum8_f32(halves)
     }
 }
 
@@ -92,9 +97,12 @@ unsafe impl Total for Integers {
     }
     #[inline(always)]
     unsafe fn sum8(totals: [Self; 8]) -> [i32; 8] {
-        avx2::sum8_i32(totals.map(|Integers(t)| {
-            _mm256_add_epi32(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64::<1>(t))
-        }))
+        let mut halves = [_mm256_setzero_si256(); 8];
+        for k in 0..8 {
+            let Integers(t) = totals[k];
+            halves[k] = _mm256_add_epi32(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64::<1>(t));
+        }
+        avx2::sum8_i32(halves)
     }
 }
 
@@ -127,7 +135,11 @@ unsafe impl Total for Squares {
     }
     #[inline(always)]
     unsafe fn sum8(totals: [Self; 8]) -> [i32; 8] {
-        Integers::sum8(totals.map(|total| total.whole()))
+        let mut wholes = [Integers::zero(); 8];
+        for k in 0..8 {
+            wholes[k] = totals[k].whole();
+        }
+        Integers::sum8(wholes)
     }
 }
 
@@ -149,7 +161,11 @@ unsafe impl Total for Counts {
     #[inline(always)]
     unsafe fn sum8(totals: [Self; 8]) -> [u32; 8] {
         // Counts are below 2³², so the upper halves of the lanes are zero.
-        Integers::sum8(totals.map(|Counts(t)| Integers(t))).map(|sum| sum as u32)
+        let mut counts = [Integers::zero(); 8];
+        for k in 0..8 {
+            counts[k] = Integers(totals[k].0);
+        }
+        bytemuck::cast(Integers::sum8(counts))
     }
 }
 

@@ -161,13 +161,13 @@ unsafe fn totals<S: Step, const N: usize, const U: usize, const PREFETCH: bool>(
             }
             at += S::WIDTH * U;
         }
-        let mut joined = totals.map(|chains| {
-            let mut joined = chains[0];
-            for chain in &chains[1..] {
-                joined = joined.join(*chain);
+        let mut joined = [S::Total::zero(); N];
+        for k in 0..N {
+            joined[k] = totals[k][0];
+            for u in 1..U {
+                joined[k] = joined[k].join(totals[k][u]);
             }
-            joined
-        });
+        }
         if U > 1 {
             while dim - at >= S::WIDTH {
                 let q = S::query(query.add(at));

@@ -222,14 +222,15 @@ unsafe fn multiply<M: Multiply, const Q: usize, const V: usize, const U: usize>(
             codes = codes.add(M::GROUP);
             groups -= 1;
         }
-        totals.map(|chains| {
-            let mut joined = chains[0];
-            for chain in &chains[1..] {
-                for v in 0..V {
-                    joined[v] = M::join(joined[v], chain[v]);
+        let mut joined = [[M::start(M::Sum::default()); V]; Q];
+        for q in 0..Q {
+            for v in 0..V {
+                joined[q][v] = totals[q][0][v];
+                for u in 1..U {
+                    joined[q][v] = M::join(joined[q][v], totals[q][u][v]);
                 }
             }
-            joined
-        })
+        }
+        joined
     }
 }
