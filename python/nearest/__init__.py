@@ -1,0 +1,38 @@
+"""Nearest-neighbor search: exact where fast enough, approximate where it must be, with a recall that it can state."""
+
+from .distances import knn, knn_graph, pairwise_distances
+from .errors import ArgumentError, FormatError, NearestError, ReadOnlyError, UnknownIdError
+from .evaluation import Calibration, recall
+from .index import Index, build, open, verify
+from .neighbors import Neighbors
+from .params import Exact
+from .table import NeighborTable
+
+__all__ = [
+    "ArgumentError",
+    "Calibration",
+    "Exact",
+    "FormatError",
+    "Index",
+    "NearestError",
+    "NeighborTable",
+    "Neighbors",
+    "ReadOnlyError",
+    "UnknownIdError",
+    "build",
+    "knn",
+    "knn_graph",
+    "open",
+    "pairwise_distances",
+    "recall",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> str:
+    # importlib.metadata costs more than all the rest of this package, and few ask for the version.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nearest")
+    raise AttributeError(f"module 'nearest' has no attribute {name!r}")
