@@ -46,7 +46,11 @@ impl Candidates {
 
     /// What a candidate must not exceed to be let in: the k-th distance, or infinity while there is room.
     pub fn limit(&self) -> f32 {
-        if self.heap.len() < self.k { f32::INFINITY } else { self.heap.first().map_or(f32::NEG_INFINITY, |c| c.distance) }
+        if self.heap.len() < self.k {
+            f32::INFINITY
+        } else {
+            self.heap.first().map_or(f32::NEG_INFINITY, |c| c.distance)
+        }
     }
 
     /// Lets a candidate in if it is among the k nearest; true if so.

@@ -150,7 +150,11 @@ impl<T: Pod> ColumnWriter<T> {
     }
 
     /// Stages `n` rows and returns where they went, in order. `fill` gets rows i.. of the n, side by side.
-    pub fn stage(&mut self, n: usize, mut fill: impl FnMut(Range<usize>, &mut [T])) -> Result<Vec<Range<Row>>> {
+    pub fn stage(
+        &mut self,
+        n: usize,
+        mut fill: impl FnMut(Range<usize>, &mut [T]),
+    ) -> Result<Vec<Range<Row>>> {
         let (width, chunk_rows) = (self.published.width, self.published.chunk_rows);
         let mut ranges = Vec::new();
         let mut done = 0;
@@ -202,7 +206,8 @@ impl<T: Pod> ColumnWriter<T> {
 
     fn open_chunk(&mut self, n: usize) -> Result<()> {
         let chunk_rows = self.published.chunk_rows;
-        let used = self.writers.iter().map(|(at, _)| at + 1).max().unwrap_or(0).max(self.published.n_chunks());
+        let used =
+            self.writers.iter().map(|(at, _)| at + 1).max().unwrap_or(0).max(self.published.n_chunks());
         let at = self.freed.last().copied().unwrap_or(used);
         if at >= MAX_CHUNKS {
             return Err(Error::Memory(format!("an index holds at most {} rows", MAX_CHUNKS * CHUNK_ROWS)));
@@ -376,8 +381,7 @@ mod tests {
         let mut first = writer();
         append(&mut first, 0..1500);
         let view = first.publish(&[]);
-        let slots: Vec<_> =
-            (0..2).map(|i| view.chunk_at(i).unwrap().slots.clone()).collect();
+        let slots: Vec<_> = (0..2).map(|i| view.chunk_at(i).unwrap().slots.clone()).collect();
         let mut second = ColumnWriter::new(Column::from_chunks(2, SMALL, slots), Arc::new(SystemAllocator));
         append(&mut second, 1500..2600);
         assert_eq!(values(&second.publish(&[])), (0..2600).collect::<Vec<_>>());

@@ -7,8 +7,8 @@
 
 use std::hash::Hasher;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -129,7 +129,10 @@ pub struct TextSlot {
 }
 
 /// Places texts in arena order, so that none crosses a chunk: (start of each, bytes in all).
-pub fn place_texts<'a>(texts: impl Iterator<Item = &'a str>, mut end: usize) -> Result<(Vec<TextSlot>, usize)> {
+pub fn place_texts<'a>(
+    texts: impl Iterator<Item = &'a str>,
+    mut end: usize,
+) -> Result<(Vec<TextSlot>, usize)> {
     let mut slots = Vec::with_capacity(texts.size_hint().0);
     for text in texts {
         let room = ARENA_CHUNK_BYTES - end % ARENA_CHUNK_BYTES;
@@ -179,8 +182,7 @@ impl TextIds {
     /// The text of a row. Places come from files too, so one that makes no sense reads as empty text.
     fn text(&self, row: Row) -> &str {
         let Some(&[slot]) = self.slots.get(row) else { return "" };
-        let (chunk, at) =
-            (slot.start as usize / ARENA_CHUNK_BYTES, slot.start as usize % ARENA_CHUNK_BYTES);
+        let (chunk, at) = (slot.start as usize / ARENA_CHUNK_BYTES, slot.start as usize % ARENA_CHUNK_BYTES);
         let bytes = self.arena.chunk(chunk).get(at..at + slot.n_bytes as usize);
         bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("")
     }
@@ -221,7 +223,9 @@ impl Ids {
         match self {
             Ids::None => IdList::Int(Vec::new()),
             Ids::Implicit => IdList::Int(rows.map(i64::from).collect()),
-            Ids::Int(ids) => IdList::Int(rows.map(|row| ids.column.get(row).map_or(-1, |id| id[0])).collect()),
+            Ids::Int(ids) => {
+                IdList::Int(rows.map(|row| ids.column.get(row).map_or(-1, |id| id[0])).collect())
+            }
             Ids::Text(ids) => IdList::Text(rows.map(|row| ids.text(row).to_owned()).collect()),
         }
     }
@@ -378,7 +382,8 @@ impl IdsWriter {
             Ids::Text(ids) => {
                 table = ids.table.clone();
                 let n = ids.arena.n_chunks();
-                let arena_end = n.saturating_sub(1) * ARENA_CHUNK_BYTES + ids.arena.chunk(n.saturating_sub(1)).len();
+                let arena_end =
+                    n.saturating_sub(1) * ARENA_CHUNK_BYTES + ids.arena.chunk(n.saturating_sub(1)).len();
                 Columns::Text {
                     slots: ColumnWriter::new(ids.slots.clone(), allocator.clone()),
                     arena: ColumnWriter::new(ids.arena.clone(), allocator.clone()),
@@ -402,13 +407,21 @@ impl IdsWriter {
     /// The ids that rows get where the caller gives none.
     pub fn automatic(&self, n: usize) -> Result<IdList> {
         if matches!(self.columns, Columns::Text { .. }) {
-            return Err(Error::argument(format!("ids of this index are text: {n} vectors need ids, got none")));
+            return Err(Error::argument(format!(
+                "ids of this index are text: {n} vectors need ids, got none"
+            )));
         }
         Ok(IdList::Int((self.next_id..).take(n).collect()))
     }
 
     /// Stages `ids` for the rows in `ranges`, which follow all rows staged before.
-    pub fn stage(&mut self, published: &Ids, n_published: usize, ids: &IdList, ranges: &[Range<Row>]) -> Result<()> {
+    pub fn stage(
+        &mut self,
+        published: &Ids,
+        n_published: usize,
+        ids: &IdList,
+        ranges: &[Range<Row>],
+    ) -> Result<()> {
         if let IdList::Int(numbers) = ids {
             let rows = ranges.iter().cloned().flatten();
             let counts = numbers.iter().copied().eq(rows.map(i64::from));
@@ -558,7 +571,8 @@ mod tests {
     fn texts_are_found_across_arena_chunks() {
         let (mut writer, mut live) = (writer(), RowSet::default());
         let long = "é".repeat(20_000);
-        let texts: Vec<String> = (0..100).map(|i| format!("{i}{long}")).chain(["".into(), "x".into()]).collect();
+        let texts: Vec<String> =
+            (0..100).map(|i| format!("{i}{long}")).chain(["".into(), "x".into()]).collect();
         let mut ids = Ids::None;
         for part in texts.chunks(17) {
             ids = add(&mut writer, &ids, &mut live, IdList::Text(part.to_vec()));

@@ -239,7 +239,10 @@ enum SlotMemory {
 
 impl<T: Pod> Slots<T> {
     /// Room for `capacity` elements, none of them published, and the one writer for them.
-    pub fn with_capacity(capacity: usize, allocator: &Arc<dyn Allocator>) -> Result<(Arc<Self>, SlotWriter<T>)> {
+    pub fn with_capacity(
+        capacity: usize,
+        allocator: &Arc<dyn Allocator>,
+    ) -> Result<(Arc<Self>, SlotWriter<T>)> {
         const { assert!(align_of::<T>() <= ALIGNMENT) };
         let n_bytes = capacity
             .checked_mul(size_of::<T>())
@@ -257,9 +260,9 @@ impl<T: Pod> Slots<T> {
     /// `len` elements inside immutable bytes, from byte `start` on.
     pub fn fixed(bytes: Arc<Bytes>, start: usize, len: usize) -> Result<Arc<Self>> {
         let end = len.checked_mul(size_of::<T>()).and_then(|n_bytes| n_bytes.checked_add(start));
-        let part = end
-            .and_then(|end| bytes.get(start..end))
-            .ok_or_else(|| Error::format(format!("{len} elements from byte {start} on lie outside the file")))?;
+        let part = end.and_then(|end| bytes.get(start..end)).ok_or_else(|| {
+            Error::format(format!("{len} elements from byte {start} on lie outside the file"))
+        })?;
         if bytemuck::try_cast_slice::<u8, T>(part).is_err() {
             return Err(Error::format(format!("elements at byte {start} are not aligned")));
         }
@@ -339,9 +342,8 @@ impl<T: Pod> SlotWriter<T> {
         };
         // SAFETY: the range [staged, staged + n) lies inside the buffer and above `filled` (staged ≥ filled always),
         // so `published` never hands it out; `&mut self` of the only writer makes this the only reference to it.
-        let part = unsafe {
-            std::slice::from_raw_parts_mut(buffer.memory.as_ptr().cast::<T>().add(self.staged), n)
-        };
+        let part =
+            unsafe { std::slice::from_raw_parts_mut(buffer.memory.as_ptr().cast::<T>().add(self.staged), n) };
         fill(part);
         self.staged += n;
     }
@@ -363,7 +365,10 @@ impl<T: Pod> SlotWriter<T> {
 
     /// Forgets what was staged beyond the first `n` elements, which include all that were published.
     pub fn rewind_to(&mut self, n: usize) {
-        assert!(n <= self.staged && n >= self.slots.filled.load(Ordering::Acquire), "published elements stay");
+        assert!(
+            n <= self.staged && n >= self.slots.filled.load(Ordering::Acquire),
+            "published elements stay"
+        );
         self.staged = n;
     }
 }
@@ -464,7 +469,8 @@ mod tests {
                 });
             }
             for i in 0..2_000u64 {
-                writer.stage(10, |part| part.iter_mut().enumerate().for_each(|(j, v)| *v = i * 10 + j as u64));
+                writer
+                    .stage(10, |part| part.iter_mut().enumerate().for_each(|(j, v)| *v = i * 10 + j as u64));
                 writer.publish();
             }
         });

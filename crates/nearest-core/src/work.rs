@@ -281,10 +281,15 @@ mod tests {
         for n_threads in [1, 2, 5] {
             let work = Work::new(Some(n_threads), &Silent);
             let hits: Vec<_> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
-            work.for_each("count", 1000, || (), |(), i| {
-                hits[i].fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            })
+            work.for_each(
+                "count",
+                1000,
+                || (),
+                |(), i| {
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                    Ok(())
+                },
+            )
             .unwrap();
             assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1));
         }
@@ -295,10 +300,15 @@ mod tests {
         for n_threads in [1, 2] {
             let work = Work::new(Some(n_threads), &Silent);
             let ran = AtomicUsize::new(0);
-            let result = work.for_each("fail", 1_000_000, || (), |(), i| {
-                ran.fetch_add(1, Ordering::Relaxed);
-                if i == 3 { Err(Error::argument("three")) } else { Ok(()) }
-            });
+            let result = work.for_each(
+                "fail",
+                1_000_000,
+                || (),
+                |(), i| {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                    if i == 3 { Err(Error::argument("three")) } else { Ok(()) }
+                },
+            );
             assert_eq!(result.unwrap_err().to_string(), "three");
             assert!(ran.load(Ordering::Relaxed) < 1_000_000);
         }
@@ -317,10 +327,15 @@ mod tests {
         for n_threads in [1, 2] {
             let caller = Once(Cell::new(false));
             let work = Work::new(Some(n_threads), &caller);
-            let result = work.for_each("sleep", 10_000, || (), |(), _| {
-                std::thread::sleep(Duration::from_millis(5));
-                Ok(())
-            });
+            let result = work.for_each(
+                "sleep",
+                10_000,
+                || (),
+                |(), _| {
+                    std::thread::sleep(Duration::from_millis(5));
+                    Ok(())
+                },
+            );
             assert!(matches!(result, Err(Error::Cancelled)));
             assert!(caller.0.get());
         }
