@@ -74,12 +74,12 @@ mod registers {
 fn print_peaks(level: &str) {
     #[cfg(target_arch = "x86_64")]
     {
-        let (f32, i8): (fn() -> f64, fn() -> f64) = match level {
-            "avx2" => (registers::f32_avx2, registers::i8_avx2),
-            "avx512" => (registers::f32_avx512, registers::i8_avx512),
+        let peaks: [(&str, fn() -> f64); 2] = match level {
+            "avx2" => [("f32", registers::f32_avx2), ("int8", registers::i8_avx2)],
+            "avx512" => [("f32", registers::f32_avx512), ("int8", registers::i8_avx512)],
             _ => return,
         };
-        for (name, run) in [("f32", f32), ("int8", i8)] {
+        for (name, run) in peaks {
             let time = seconds(|| {
                 black_box(run());
             });

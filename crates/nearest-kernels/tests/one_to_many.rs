@@ -67,6 +67,9 @@ macro_rules! integer_kind {
 }
 integer_kind!(i8 u8);
 
+type Run<T> = fn(&Kernels, &[<T as Element>::Query], Rows<'_, T>, &mut [<T as Element>::Sum]);
+type Term = fn(query: f64, row: f64) -> f64;
+
 /// Runs the four kernels on `rows` and checks each sum against float64.
 fn check<T: Kind>(kernels: &Kernels, query: &[T::Query], rows: &[T]) {
     let dim = query.len();
@@ -74,8 +77,7 @@ fn check<T: Kind>(kernels: &Kernels, query: &[T::Query], rows: &[T]) {
     let scattered: Vec<&[T]> = rows.chunks_exact(dim).collect();
     let mut out = vec![T::Sum::default(); n];
     let mut again = out.clone();
-    type Run<T> = fn(&Kernels, &[<T as Element>::Query], Rows<'_, T>, &mut [<T as Element>::Sum]);
-    let all: [(&str, Run<T>, fn(f64, f64) -> f64); 4] = [
+    let all: [(&str, Run<T>, Term); 4] = [
         ("dot", |k, q, r, o| k.dot(q, r, o), |q, r| q * r),
         ("sqeuclidean", |k, q, r, o| k.sqeuclidean(q, r, o), |q, r| (q - r) * (q - r)),
         ("manhattan", |k, q, r, o| k.manhattan(q, r, o), |q, r| (q - r).abs()),

@@ -39,7 +39,8 @@ impl Case {
             if (estimate - f64::from(threshold)).abs() <= slack {
                 return None;
             }
-            Some(!(estimate < f64::from(threshold)))
+            // No sum or bias here is NaN.
+            Some(estimate >= f64::from(threshold))
         };
         let first = over(self.bias[row], self.threshold[query]);
         if !mutual {
@@ -59,7 +60,7 @@ fn depths() -> impl Iterator<Item = usize> {
 
 fn check_i8(kernels: &Kernels, random: &mut Random, dim: usize, n: usize, mutual: bool, quantile: f32) {
     let depth = panel_depth(dim);
-    let n_rows = if dim % 3 == 0 { 1 + random.bits() as usize % 32 } else { PANEL_ROWS };
+    let n_rows = if dim.is_multiple_of(3) { 1 + random.bits() as usize % 32 } else { PANEL_ROWS };
     let rows: Vec<u8> = (0..n_rows * dim).map(|_| random.bits() as u8).collect();
     let mut panel = vec![1; 32 * depth];
     pack_panel_bytes(&rows, dim, &mut panel);
@@ -112,7 +113,7 @@ fn check_i8(kernels: &Kernels, random: &mut Random, dim: usize, n: usize, mutual
 }
 
 fn check_f32(kernels: &Kernels, random: &mut Random, dim: usize, n: usize, mutual: bool, quantile: f32) {
-    let n_rows = if dim % 3 == 0 { 1 + random.bits() as usize % 32 } else { PANEL_ROWS };
+    let n_rows = if dim.is_multiple_of(3) { 1 + random.bits() as usize % 32 } else { PANEL_ROWS };
     let rows: Vec<f32> = (0..n_rows * dim).map(|_| random.normal()).collect();
     let mut panel = vec![1.0; 32 * dim];
     pack_panel_f32(&rows, dim, &mut panel);
