@@ -3,14 +3,14 @@
 
     python scripts/make_demo_sample.py [--data ../shared/data] [--out python/nearest/data]
 
-It takes the synsets of the words people know. WordNet's files hold no word frequencies here, so the glosses stand in for
-them: a word that many glosses use is a common one (the last words taken occur in a dozen glosses of 116 659). Of each
-word at most three senses come in, texts longer than a few lines do not, nor do those that WordNet itself marks as slurs
-or obscene.
+It takes the synsets of the words people know. There are no word frequencies in these files, so the glosses stand in
+for them: a word that many glosses use is a common one (the last words taken occur in a dozen glosses of 116 659). Of
+each word at most three senses come in, texts longer than a few lines do not, nor do those that WordNet itself marks
+as slurs or obscene.
 
 The embeddings are rounded to multiples of 1/256 and kept as int8: 283 bytes a vector once compressed, where float16
-needs 591. Written beside: a few lines of what was measured, namely how far the rounding moves a vector and how many of the
-five nearest stay the same. Twice the same input gives twice the same bytes (with one version of zlib).
+needs 591. It prints how far the rounding moves a vector and how many of the five nearest stay the same. Twice the
+same input gives twice the same bytes (with one version of zlib).
 """
 
 from __future__ import annotations

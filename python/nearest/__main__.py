@@ -1,0 +1,8 @@
+"""``python -m nearest`` is the command ``nearest``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
