@@ -219,6 +219,26 @@ fn print_bits(kernels: &Kernels, memory: &[u8]) {
     );
 }
 
+/// One query against panels that lie in memory side by side.
+fn print_scan(kernels: &Kernels, memory: &[u8]) {
+    let codes = [3; 128];
+    let begin = Instant::now();
+    let mut hits = Vec::new();
+    for panel in memory.chunks_exact(128 * PANEL_ROWS) {
+        let rows = PanelRows { panel, scale: &[1.0; PANEL_ROWS], bias: &[0.0; PANEL_ROWS], mutual: None };
+        let queries = PanelQueries {
+            codes: &codes,
+            start: &[0],
+            weight: &[1.0],
+            threshold: &[f32::INFINITY],
+            mutual_threshold: &[],
+        };
+        kernels.tile_i8(&rows, &queries, &mut hits);
+    }
+    let rate = memory.len() as f64 / begin.elapsed().as_secs_f64() / 1e9;
+    println!("  one query against int8 panels in memory, dim 128: {rate:.0} GB/s");
+}
+
 fn main() {
     println!("kernels: {}", Kernels::best().name());
     let only = std::env::args().nth(1);
@@ -233,6 +253,7 @@ fn main() {
             print_tiles(kernels, dim, QUERIES);
         }
         print_tiles(kernels, 128, 1);
+        print_scan(kernels, &memory);
         print_canonical(kernels, 128);
         print_canonical(kernels, 384);
         print_quantise(kernels);

@@ -5,7 +5,7 @@
 //! product and each sum is rounded once, in float64.
 //!
 //! Why the levels agree: there is one source, compiled per level, and Rust neither reorders nor fuses
-//! floating-point operations by itself. `FUSED` asks for fused multiply-add where it cannot be seen: the
+//! floating-point operations by itself. `X86` (FMA and F16C are there) asks for fused multiply-add where it cannot be seen: the
 //! product of two float32 values (24 bits each, exponents within ±149) is exact in float64, so rounding
 //! it first changes nothing. Differences do not have that property, so they are never fused.
 //!
@@ -18,66 +18,87 @@ use crate::element::Element;
 const LANES: usize = 32;
 
 /// `Σ query · row`.
+///
+/// # Safety
+/// Here and below, with `X86` only inside functions that have FMA and F16C.
 #[inline(always)]
-pub(crate) fn dot<T: Element, const FUSED: bool>(query: &[f32], row: &[T]) -> f64 {
-    fold(
-        query,
-        row,
-        #[inline(always)]
-        |sum, q, r| if FUSED { q.mul_add(r, sum) } else { sum + q * r },
-    )
+pub(crate) unsafe fn dot<T: Element, const X86: bool>(query: &[f32], row: &[T]) -> f64 {
+    // SAFETY: as the caller's.
+    unsafe {
+        fold::<_, _, _, X86>(
+            query,
+            row,
+            #[inline(always)]
+            |sum, q: f64, r| if X86 { q.mul_add(r, sum) } else { sum + q * r },
+        )
+    }
 }
 
 /// `Σ row²`.
 #[inline(always)]
-pub(crate) fn squared_norm<T: Element, const FUSED: bool>(row: &[T]) -> f64 {
-    fold(
-        row,
-        row,
-        #[inline(always)]
-        |sum, _, r| if FUSED { r.mul_add(r, sum) } else { sum + r * r },
-    )
+pub(crate) unsafe fn squared_norm<T: Element, const X86: bool>(row: &[T]) -> f64 {
+    // SAFETY: as the caller's.
+    unsafe {
+        fold::<_, _, _, X86>(
+            row,
+            row,
+            #[inline(always)]
+            |sum, _, r: f64| if X86 { r.mul_add(r, sum) } else { sum + r * r },
+        )
+    }
 }
 
 /// `Σ (query − row)²`.
 #[inline(always)]
-pub(crate) fn sqeuclidean<T: Element>(query: &[f32], row: &[T]) -> f64 {
-    fold(
-        query,
-        row,
-        #[inline(always)]
-        |sum, q, r| {
-            let difference = q - r;
-            sum + difference * difference
-        },
-    )
+pub(crate) unsafe fn sqeuclidean<T: Element, const X86: bool>(query: &[f32], row: &[T]) -> f64 {
+    // SAFETY: as the caller's.
+    unsafe {
+        fold::<_, _, _, X86>(
+            query,
+            row,
+            #[inline(always)]
+            |sum, q: f64, r: f64| {
+                let difference = q - r;
+                sum + difference * difference
+            },
+        )
+    }
 }
 
 /// `Σ |query − row|`.
 #[inline(always)]
-pub(crate) fn manhattan<T: Element>(query: &[f32], row: &[T]) -> f64 {
-    fold(
-        query,
-        row,
-        #[inline(always)]
-        |sum, q, r| sum + (q - r).abs(),
-    )
+pub(crate) unsafe fn manhattan<T: Element, const X86: bool>(query: &[f32], row: &[T]) -> f64 {
+    // SAFETY: as the caller's.
+    unsafe {
+        fold::<_, _, _, X86>(
+            query,
+            row,
+            #[inline(always)]
+            |sum, q: f64, r: f64| sum + (q - r).abs(),
+        )
+    }
 }
 
 #[inline(always)]
-fn fold<Q: Element, R: Element>(query: &[Q], row: &[R], step: impl Fn(f64, f64, f64) -> f64) -> f64 {
+unsafe fn fold<Q: Element, R: Element, F: Fn(f64, f64, f64) -> f64, const X86: bool>(
+    query: &[Q],
+    row: &[R],
+    step: F,
+) -> f64 {
     let mut lanes = [0.0; LANES];
     let (query_blocks, query_rest) = query.as_chunks::<LANES>();
     let (row_blocks, row_rest) = row.as_chunks::<LANES>();
     for (q, r) in query_blocks.iter().zip(row_blocks) {
-        block(&mut lanes, q, r, &step);
+        // SAFETY: as the caller's.
+        unsafe { block::<_, _, _, X86>(&mut lanes, q, r, &step) };
     }
     if !row_rest.is_empty() {
         let mut q = [Q::zeroed(); LANES];
         let mut r = [R::zeroed(); LANES];
         q[..query_rest.len()].copy_from_slice(query_rest);
         r[..row_rest.len()].copy_from_slice(row_rest);
-        block(&mut lanes, &q, &r, &step);
+        // SAFETY: as the caller's.
+        unsafe { block::<_, _, _, X86>(&mut lanes, &q, &r, &step) };
     }
     let mut width = LANES / 2;
     while width > 0 {
@@ -90,13 +111,15 @@ fn fold<Q: Element, R: Element>(query: &[Q], row: &[R], step: impl Fn(f64, f64, 
 }
 
 #[inline(always)]
-fn block<Q: Element, R: Element>(
+unsafe fn block<Q: Element, R: Element, F: Fn(f64, f64, f64) -> f64, const X86: bool>(
     lanes: &mut [f64; LANES],
     q: &[Q; LANES],
     r: &[R; LANES],
-    step: &impl Fn(f64, f64, f64) -> f64,
+    step: &F,
 ) {
+    // SAFETY: as the caller's.
+    let (q, r) = unsafe { (Q::widen::<X86>(q), R::widen::<X86>(r)) };
     for j in 0..LANES {
-        lanes[j] = step(lanes[j], q[j].to_f64(), r[j].to_f64());
+        lanes[j] = step(lanes[j], f64::from(q[j]), f64::from(r[j]));
     }
 }

@@ -16,6 +16,8 @@ use crate::panel::{Hit, PanelQueries, PanelRows};
 use crate::portable;
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rows::Rows;
+#[cfg(target_arch = "x86_64")]
+use crate::x86_64::detected;
 
 pub(crate) type OneToMany<Q, R, S> = unsafe fn(query: &[Q], rows: Rows<'_, R>, out: &mut [S]);
 pub(crate) type Norms<R, S> = unsafe fn(dim: usize, rows: Rows<'_, R>, out: &mut [S]);
@@ -61,9 +63,9 @@ macro_rules! portable_table {
             squared_norms: portable::$squared_norms,
             canonical_dot: canonical::dot::<_, false>,
             canonical_squared_norm: canonical::squared_norm::<_, false>,
-            canonical_sqeuclidean: canonical::sqeuclidean,
-            canonical_manhattan: canonical::manhattan,
-            quantise_row: quantise::row,
+            canonical_sqeuclidean: canonical::sqeuclidean::<_, false>,
+            canonical_manhattan: canonical::manhattan::<_, false>,
+            quantise_row: quantise::row::<_, false>,
             all_finite: quantise::all_finite,
         }
     };
@@ -86,8 +88,14 @@ static PORTABLE: Kernels = Kernels {
     common_bits: portable::common_bits,
     tile_i8: portable::tile_i8,
     tile_f32: portable::tile_f32,
-    quantise_query: quantise::query,
+    quantise_query: quantise::query::<false>,
 };
+
+/// No other tables for this kind of CPU yet.
+#[cfg(not(target_arch = "x86_64"))]
+fn detected() -> impl Iterator<Item = &'static Kernels> {
+    std::iter::empty()
+}
 
 /// The variable that chooses a table by name.
 const VARIABLE: &str = "NEAREST_KERNELS";
@@ -120,12 +128,7 @@ impl Kernels {
     /// The tables that run on this CPU, weakest first; `portable` is always among them.
     pub fn available() -> &'static [&'static Kernels] {
         static AVAILABLE: OnceLock<Vec<&'static Kernels>> = OnceLock::new();
-        AVAILABLE.get_or_init(|| {
-            let mut tables = vec![&PORTABLE];
-            #[cfg(target_arch = "x86_64")]
-            tables.extend(crate::x86_64::detected());
-            tables
-        })
+        AVAILABLE.get_or_init(|| std::iter::once(&PORTABLE).chain(detected()).collect())
     }
 
     /// The available table of this name: `portable`, `avx2` or `avx512`.

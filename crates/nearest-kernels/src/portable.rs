@@ -117,21 +117,28 @@ fn bits(query: &[u8], row: &[u8], join: impl Fn(u64, u64) -> u64) -> u32 {
     whole + rest.map(|(q, r)| join(u64::from(*q), u64::from(*r)).count_ones()).sum::<u32>()
 }
 
+/// Rows of a panel that are summed at once: few enough for any CPU's registers.
+const PART: usize = 8;
+
 pub(crate) fn tile_i8(
     rows: &PanelRows<'_, u8>,
     queries: &PanelQueries<'_, i8>,
     depth: usize,
     hits: &mut Vec<Hit<i32>>,
 ) {
-    let (groups, _) = rows.panel.as_chunks::<{ 4 * PANEL_ROWS }>();
     for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
         let mut sums = [queries.start[query]; PANEL_ROWS];
-        for (group, codes) in groups.iter().zip(codes.as_chunks::<4>().0) {
-            for r in 0..PANEL_ROWS {
-                for k in 0..4 {
-                    sums[r] = sums[r].wrapping_add(i32::from(group[r * 4 + k]) * i32::from(codes[k]));
+        for (part, sums) in sums.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+            let mut lanes = *sums;
+            for (group, codes) in rows.panel.chunks_exact(4 * PANEL_ROWS).zip(codes.as_chunks::<4>().0) {
+                let (rows, _) = group[part * 4 * PART..].as_chunks::<4>();
+                for (lane, row) in lanes.iter_mut().zip(rows) {
+                    for k in 0..4 {
+                        *lane = lane.wrapping_add(i32::from(row[k]) * i32::from(codes[k]));
+                    }
                 }
             }
+            *sums = lanes;
         }
         let estimated = sums.map(|sum| sum as f32);
         compare(rows, queries, query, &estimated, &sums, hits);
@@ -147,10 +154,15 @@ pub(crate) fn tile_f32(
     let (columns, _) = rows.panel.as_chunks::<PANEL_ROWS>();
     for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
         let mut sums = [queries.start[query]; PANEL_ROWS];
-        for (column, code) in columns.iter().zip(codes) {
-            for r in 0..PANEL_ROWS {
-                sums[r] += column[r] * code;
+        for (part, sums) in sums.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+            let mut lanes = *sums;
+            for (column, code) in columns.iter().zip(codes) {
+                let values = &column.as_chunks::<PART>().0[part];
+                for r in 0..PART {
+                    lanes[r] += values[r] * code;
+                }
             }
+            *sums = lanes;
         }
         compare(rows, queries, query, &sums, &sums, hits);
     }

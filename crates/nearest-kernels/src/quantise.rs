@@ -53,18 +53,27 @@ const SMALLEST: f32 = 1e-35;
 const MAGIC: f32 = 12_582_912.0;
 
 /// Quantises a row; `centre` and `codes` are as long as `row`.
+///
+/// # Safety
+/// Here and below, with `X86` only inside functions that have F16C.
 #[inline(always)]
-pub(crate) fn row<T: Element>(row: &[T], centre: &[f32], codes: &mut [u8]) -> RowCode {
-    let found = quantise(row, centre, codes, |v| (v + 128) as u8);
+pub(crate) unsafe fn row<T: Element, const X86: bool>(
+    row: &[T],
+    centre: &[f32],
+    codes: &mut [u8],
+) -> RowCode {
+    // SAFETY: as the caller's.
+    let found = unsafe { quantise::<_, _, _, X86>(row, centre, codes, |v| (v + 128) as u8) };
     RowCode { scale: found.scale, norm: found.norm, error: found.error, sum: found.sum }
 }
 
 /// Quantises a query; `codes` may be longer and is padded with 0.
 #[inline(always)]
-pub(crate) fn query(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode {
+pub(crate) unsafe fn query<const X86: bool>(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode {
     let (codes, padding) = codes.split_at_mut(query.len());
     padding.fill(0);
-    let found = quantise(query, centre, codes, |v| v as i8);
+    // SAFETY: as the caller's.
+    let found = unsafe { quantise::<_, _, _, X86>(query, centre, codes, |v| v as i8) };
     let code_norm = f64::from(found.scale) * f64::from(found.squares).sqrt();
     QueryCode {
         scale: found.scale,
@@ -84,13 +93,14 @@ struct Found {
 }
 
 #[inline(always)]
-fn quantise<T: Element, C: Copy>(
+unsafe fn quantise<T: Element, C: Copy, F: Fn(i32) -> C, const X86: bool>(
     row: &[T],
     centre: &[f32],
     codes: &mut [C],
-    code: impl Fn(i32) -> C,
+    code: F,
 ) -> Found {
-    let largest = largest(row, centre);
+    // SAFETY: as the caller's.
+    let largest = unsafe { largest::<T, X86>(row, centre) };
     let scaled = (SMALLEST..f32::INFINITY).contains(&largest);
     let scale = if scaled { largest / 127.0 } else { 0.0 };
     // |x̃ / scale| exceeds 127 by roundings of 2⁻²⁴ only, so that it still rounds to 127.
@@ -101,7 +111,8 @@ fn quantise<T: Element, C: Copy>(
     let (centre_blocks, centre_rest) = centre.as_chunks::<LANES>();
     let (code_blocks, code_rest) = codes.as_chunks_mut::<LANES>();
     for ((x, c), out) in row_blocks.iter().zip(centre_blocks).zip(code_blocks) {
-        let v = totals.add(x, c, scale, inverse);
+        // SAFETY: as the caller's.
+        let v = totals.add(&unsafe { T::widen::<X86>(x) }, c, scale, inverse);
         for j in 0..LANES {
             out[j] = code(v[j]);
         }
@@ -112,7 +123,8 @@ fn quantise<T: Element, C: Copy>(
         let mut c = [0.0; LANES];
         x[..row_rest.len()].copy_from_slice(row_rest);
         c[..centre_rest.len()].copy_from_slice(centre_rest);
-        let v = totals.add(&x, &c, scale, inverse);
+        // SAFETY: as the caller's.
+        let v = totals.add(&unsafe { T::widen::<X86>(&x) }, &c, scale, inverse);
         for (out, v) in code_rest.iter_mut().zip(v) {
             *out = code(v);
         }
@@ -136,13 +148,15 @@ fn quantise<T: Element, C: Copy>(
 
 /// The largest `|row − centre|`, NaN passed over.
 #[inline(always)]
-fn largest<T: Element>(row: &[T], centre: &[f32]) -> f32 {
+unsafe fn largest<T: Element, const X86: bool>(row: &[T], centre: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (row_blocks, row_rest) = row.as_chunks::<LANES>();
     let (centre_blocks, centre_rest) = centre.as_chunks::<LANES>();
     for (x, c) in row_blocks.iter().zip(centre_blocks) {
+        // SAFETY: as the caller's.
+        let x = unsafe { T::widen::<X86>(x) };
         for j in 0..LANES {
-            let size = (x[j].to_f32() - c[j]).abs();
+            let size = (x[j] - c[j]).abs();
             lanes[j] = if size > lanes[j] { size } else { lanes[j] };
         }
     }
@@ -168,16 +182,10 @@ impl Totals {
     }
 
     #[inline(always)]
-    fn add<T: Element>(
-        &mut self,
-        x: &[T; LANES],
-        c: &[f32; LANES],
-        scale: f32,
-        inverse: f32,
-    ) -> [i32; LANES] {
+    fn add(&mut self, x: &[f32; LANES], c: &[f32; LANES], scale: f32, inverse: f32) -> [i32; LANES] {
         let mut codes = [0; LANES];
         for j in 0..LANES {
-            let difference = x[j].to_f32() - c[j];
+            let difference = x[j] - c[j];
             let shifted = difference * inverse + MAGIC;
             let v = (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
             codes[j] = v;

@@ -63,32 +63,38 @@ macro_rules! level {
 
         #[target_feature(enable = $features)]
         unsafe fn canonical_dot<T: Element>(query: &[f32], row: &[T]) -> f64 {
-            canonical::dot::<T, true>(query, row)
+            // SAFETY: this function has FMA and F16C.
+            unsafe { canonical::dot::<T, true>(query, row) }
         }
 
         #[target_feature(enable = $features)]
         unsafe fn canonical_squared_norm<T: Element>(row: &[T]) -> f64 {
-            canonical::squared_norm::<T, true>(row)
+            // SAFETY: this function has FMA and F16C.
+            unsafe { canonical::squared_norm::<T, true>(row) }
         }
 
         #[target_feature(enable = $features)]
         unsafe fn canonical_sqeuclidean<T: Element>(query: &[f32], row: &[T]) -> f64 {
-            canonical::sqeuclidean(query, row)
+            // SAFETY: this function has FMA and F16C.
+            unsafe { canonical::sqeuclidean::<T, true>(query, row) }
         }
 
         #[target_feature(enable = $features)]
         unsafe fn canonical_manhattan<T: Element>(query: &[f32], row: &[T]) -> f64 {
-            canonical::manhattan(query, row)
+            // SAFETY: this function has FMA and F16C.
+            unsafe { canonical::manhattan::<T, true>(query, row) }
         }
 
         #[target_feature(enable = $features)]
         unsafe fn quantise_row<T: Element>(row: &[T], centre: &[f32], codes: &mut [u8]) -> RowCode {
-            quantise::row(row, centre, codes)
+            // SAFETY: this function has FMA and F16C.
+            unsafe { quantise::row::<T, true>(row, centre, codes) }
         }
 
         #[target_feature(enable = $features)]
         unsafe fn quantise_query(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode {
-            quantise::query(query, centre, codes)
+            // SAFETY: this function has FMA and F16C.
+            unsafe { quantise::query::<true>(query, centre, codes) }
         }
 
         #[target_feature(enable = $features)]
