@@ -417,6 +417,7 @@ def test_what_fails_says_why_and_leaves_nothing(run: Run, files: Any, command: l
         (["search", "v", "q", "-k", "x"], "invalid whole number value: 'x'"),
         (["search", "v", "q", "-o", "found.txt"], "expected a name ending in .npz, .ivecs, .json or .csv"),
         (["build", "v", "-o", "x", "--recall", "1.5"], "expected a number above 0 and at most 1, got 1.5"),
+        (["search", "v", "q", "--radius", "nan"], "expected a finite number, got nan"),
         (["build", "v", "-o", "x", "--metric", "l2"], "invalid choice: 'l2'"),
         (["build", "v", "-o", "x", "--shadow", "scalar2"], "invalid choice: 'scalar2'"),
     ],

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
@@ -161,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("queries", metavar="QUERIES", help="a file of vectors")
     sub.add_argument("-k", type=_count, metavar="K", help="neighbors per query (default: 10)")
     _add_metric(sub, " (for a file of vectors; an index knows its own)")
-    sub.add_argument("--radius", type=float, metavar="R", help="instead of k: everything up to this distance")
+    sub.add_argument("--radius", type=_finite, metavar="R", help="instead of k: everything up to this distance")
     sub.add_argument("--filter-ids", metavar="FILE", help="search only among these ids")
     sub.add_argument("-o", "--output", type=_result_path, metavar="FILE", help="write to .npz, .ivecs, .json or .csv")
     sub.add_argument("--truth", metavar="FILE", help="true neighbors (.ivecs, .npy, FILE.npz:gt): print the recall")
@@ -207,6 +208,14 @@ def _share(text: str) -> float:
     return number
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
+    return number
+
+
+_finite.__name__ = "number"
 _count.__name__ = "whole number"  # argparse shows it: «invalid whole number value: 'x'»
 _share.__name__ = "number"
 
@@ -599,7 +608,7 @@ def _search(args: argparse.Namespace) -> Report:
         data["output"] = args.output
     elif args.json:
         rows = _rows(found, range(len(queries)), args.radius is not None)
-        data["neighbors"] = [{"ids": ids, "distances": distances} for ids, distances in rows]
+        data["neighbors"] = [_as_json(*row) for row in rows]
     return Report(data, _search_text(args, data, found))
 
 
@@ -644,6 +653,11 @@ def _rows(found: Any, queries: range, ragged: bool) -> Iterator[tuple[list[Any],
         )
 
 
+def _as_json(ids: list[Any], distances: list[float]) -> dict[str, list[Any]]:
+    # JSON has no infinity, which a distance of huge vectors can be.
+    return {"ids": ids, "distances": [distance if math.isfinite(distance) else None for distance in distances]}
+
+
 def _search_text(args: argparse.Namespace, data: dict[str, Any], found: Any) -> str:
     n = data["n_queries"]
     asked = f"radius {args.radius:g}, {number_text(data['n_found'])} found" if "radius" in data else f"k = {data['k']}"
@@ -686,9 +700,9 @@ def _write_found(path: str, found: Any, ragged: bool) -> None:
         elif suffix == ".json":
             with open(temporary, "w", encoding="utf-8") as lines:
                 lines.write("[")
-                for i, (ids, distances) in enumerate(_rows(found, range(n), ragged)):
+                for i, row in enumerate(_rows(found, range(n), ragged)):
                     lines.write(",\n " if i else "\n ")
-                    lines.write(json.dumps({"ids": ids, "distances": distances}, ensure_ascii=False, allow_nan=False))
+                    lines.write(json.dumps(_as_json(*row), ensure_ascii=False, allow_nan=False))
                 lines.write("\n]\n")
         else:
             import csv

@@ -208,7 +208,7 @@ def text_of(result: dict[str, Any]) -> str:
             f"{number_text(result['batch_queries_per_second'])} queries/s ({_threads(result['n_threads'])}, "
             f"median of {number_text(result['batches_measured'])} runs)",
         ),
-        (f"recall@{k}", f"{result['recall']:.4f} of numpy's brute force in float64, for {n} texts not in the index"),
+        (f"recall@{k}", f"{result['recall']:.4f} of float64 brute force (numpy), {n} texts not in the index"),
         ("memory", f"{size_text(result['vector_bytes'])} of vectors; the file has {size_text(result['file_bytes'])}"),
         (
             "save, open",
