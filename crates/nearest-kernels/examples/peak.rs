@@ -74,7 +74,8 @@ mod registers {
 fn print_peaks(level: &str) {
     #[cfg(target_arch = "x86_64")]
     {
-        let peaks: [(&str, fn() -> f64); 2] = match level {
+        type Peak = (&'static str, fn() -> f64);
+        let peaks: [Peak; 2] = match level {
             "avx2" => [("f32", registers::f32_avx2), ("int8", registers::i8_avx2)],
             "avx512" => [("f32", registers::f32_avx512), ("int8", registers::i8_avx512)],
             _ => return,

@@ -134,7 +134,9 @@ unsafe fn blocks<M: Multiply, const Q: usize, const V: usize, const U: usize, co
                     }
                 }
                 for q in 0..Q {
-                    push_hits(query + q, masks[q], &sums[q], hits);
+                    if masks[q] != 0 {
+                        push_hits(query + q, masks[q], &sums[q], hits);
+                    }
                 }
             }
         }
