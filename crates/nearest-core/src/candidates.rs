@@ -55,6 +55,10 @@ impl Candidates {
 
     /// Lets a candidate in if it is among the k nearest; true if so.
     pub fn offer(&mut self, candidate: Candidate, order: &dyn RowOrder) -> bool {
+        // Only a damaged file holds what has no distance; it is nobody's neighbour.
+        if candidate.distance.is_nan() {
+            return false;
+        }
         if self.heap.len() < self.k {
             if self.heap.capacity() == 0 {
                 // Large k are asked for more often than found: grow with what comes.

@@ -268,9 +268,9 @@ impl<T: Pod> ColumnWriter<T> {
         self.published.clone()
     }
 
-    /// Closes the open chunk, so that the next row goes to a new one.
+    /// Publishes what was staged and closes the open chunk, so that the next row goes to a new one.
     pub fn close(&mut self) {
-        debug_assert!(self.writers.len() <= 1, "only between publishes");
+        self.publish(&[]);
         self.writers.clear();
         if let Some((at, chunk)) = self.published.open.take() {
             let mut chunks = Vec::clone(&self.published.chunks);

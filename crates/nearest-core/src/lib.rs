@@ -1,13 +1,27 @@
-//! Every algorithm of `nearest`.
+//! Every algorithm of `nearest`; knows nothing of Python.
+//!
+//! | where | what it holds |
+//! |---|---|
+//! | [`index`] | the index: versions that readers see whole, one writer, its file |
+//! | [`exact`] | exact search: single queries, batches, all pairs |
+//! | [`encoding`], [`stored`], [`metric`] | how vectors are stored, how distances are measured |
+//! | [`column`], [`live`], [`ids`] | rows in append-only chunks, which of them count, what the caller calls them |
+//! | [`candidates`] | the k nearest seen so far |
+//! | [`work`] | executor, progress, cancel and memory of one call |
+//! | [`memory`] | the allocator interface, huge pages, maps; the only `unsafe` of the crate |
+//! | [`files`], [`file`] | all access to files, and the container format |
+//! | [`error`] | the few kinds of errors |
 #![warn(missing_docs)]
 
 pub mod candidates;
 pub mod column;
+pub mod encoding;
 pub mod error;
 pub mod exact;
 pub mod file;
 pub mod files;
 pub mod ids;
+pub mod index;
 pub mod live;
 pub mod memory;
 pub mod metric;

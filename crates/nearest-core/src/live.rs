@@ -16,6 +16,14 @@ pub struct RowSet {
 }
 
 impl RowSet {
+    /// All rows below `n`; whole chunks share their bits.
+    pub fn first(n: usize) -> Self {
+        let full: Arc<[u64]> = Arc::from(vec![u64::MAX; WORDS]);
+        let mut set = Self { chunks: Arc::new(vec![Some(full); n / CHUNK_ROWS]), len: n - n % CHUNK_ROWS };
+        set.insert((n - n % CHUNK_ROWS) as Row..n as Row);
+        set
+    }
+
     /// How many rows are in it.
     pub fn len(&self) -> usize {
         self.len
@@ -150,6 +158,9 @@ mod tests {
             prop_assert!(set.iter().eq(model.iter().copied()));
             prop_assert_eq!(set.len(), model.len());
             prop_assert!(a.iter().all(|&row| before.contains(row)));
+            let full = RowSet::first(b.len() * 1000);
+            prop_assert_eq!(full.iter().collect::<Vec<_>>(), (0..b.len() as u32 * 1000).collect::<Vec<_>>());
+            prop_assert_eq!(full.len(), b.len() * 1000);
             set.clear_chunk(0);
             prop_assert_eq!(set.len(), model.range(65_536..).count());
         }

@@ -242,6 +242,10 @@ impl<'a, T: Stored> Multiplier<'a, T> {
 
     fn shadow<'s>(&self, scope: &Scope<'s, T>, block: Block) -> Option<ShadowBlock<'s>> {
         scope.centre?;
+        if block.end - block.start < BLOCK_ROWS {
+            // An older version may see fewer rows than the block has been packed with since.
+            return None;
+        }
         ShadowBlock::of(scope.parts[block.part].shadow?, self.numbers.dim, block.start / BLOCK_ROWS)
     }
 

@@ -89,7 +89,8 @@ impl<'a> Sink<'a> {
 
     /// Takes a candidate; true if the limit of `q` became lower.
     pub(super) fn offer(&mut self, q: usize, candidate: Candidate) -> bool {
-        if candidate.distance > self.limits[q]
+        // Not «greater»: what has no distance, in a damaged file, is nobody's neighbour.
+        if !(candidate.distance <= self.limits[q])
             || self.exclude.is_some_and(|rows| rows[self.first_query + q] == candidate.row)
         {
             return false;

@@ -1,0 +1,357 @@
+//! One version of an index: everything that reads.
+
+use std::sync::Arc;
+
+use nearest_kernels::Kernels;
+
+use super::Spec;
+use super::writer::ShadowView;
+use crate::candidates::Candidate;
+use crate::column::{CHUNK_ROWS, Column, Row};
+use crate::encoding::{Encoding, Values, Vectors, each_kind};
+use crate::error::{Error, Result};
+use crate::exact::{self, Bits, Comparer, Numbers, Part, Scope};
+use crate::ids::{Id, IdList, Ids};
+use crate::live::RowSet;
+use crate::stored::Stored;
+use crate::work::Work;
+
+/// An index at one moment; later changes do not show.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(super) spec: Spec,
+    pub(super) vectors: Vectors,
+    pub(super) live: RowSet,
+    pub(super) ids: Ids,
+    pub(super) shadow: Option<ShadowView>,
+    pub(super) next_id: i64,
+    pub(super) kernels: &'static Kernels,
+}
+
+/// Queries of a search.
+#[derive(Clone, Copy, Debug)]
+pub enum Queries<'a> {
+    /// n × dim numbers.
+    Numbers(&'a [f32]),
+    /// n × ⌈dim / 8⌉ bytes of packed bits.
+    Bits(&'a [u8]),
+}
+
+/// Which rows a search may return.
+#[derive(Clone, Copy, Debug)]
+pub enum Allowed<'a> {
+    /// Those with these ids; unknown ones are no error.
+    Ids(&'a IdList),
+    /// Those marked, in the order of [`Snapshot::ids`].
+    Mask(&'a [bool]),
+}
+
+/// What was found, a list a query.
+#[derive(Debug)]
+pub struct Neighbors {
+    /// Rows and distances, nearest first, ties by id.
+    pub found: Vec<Vec<Candidate>>,
+}
+
+/// Counts and bytes.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Stats {
+    pub n_vectors: usize,
+    pub n_removed: usize,
+    pub vectors_bytes: usize,
+    pub ids_bytes: usize,
+    pub shadow_bytes: usize,
+    pub n_shadowed: usize,
+}
+
+impl Snapshot {
+    pub(super) fn empty(spec: Spec) -> Self {
+        Self {
+            spec,
+            vectors: Vectors::empty(spec.encoding, spec.dim),
+            live: RowSet::default(),
+            ids: Ids::None,
+            shadow: spec.shadow.then(ShadowView::default),
+            next_id: 0,
+            kernels: Kernels::best(),
+        }
+    }
+
+    /// What the index is made of.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// How many vectors there are.
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// The kind of ids: `none`, `implicit`, `int` or `text`.
+    pub fn id_kind(&self) -> &'static str {
+        self.ids.kind()
+    }
+
+    /// Whether there is a vector of that id.
+    pub fn contains(&self, id: Id<'_>) -> bool {
+        self.ids.find(id, &self.live).is_some()
+    }
+
+    /// All ids, in the order of the rows.
+    pub fn ids(&self) -> IdList {
+        self.ids.list(self.live.iter())
+    }
+
+    /// The ids of rows that were found.
+    pub fn ids_of(&self, rows: impl Iterator<Item = Row>) -> IdList {
+        self.ids.list(rows)
+    }
+
+    /// The rows of ids, or an error that names those that are not there.
+    pub fn rows_of(&self, ids: &IdList) -> Result<Vec<Row>> {
+        self.ids.check_kind(ids)?;
+        let mut rows = Vec::with_capacity(ids.len());
+        let mut unknown = Vec::new();
+        for id in ids.iter() {
+            match self.ids.find(id, &self.live) {
+                Some(row) => rows.push(row),
+                None => unknown.push(id.to_string()),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(rows);
+        }
+        let n = unknown.len();
+        unknown.truncate(5);
+        let more = if n > unknown.len() { ", …" } else { "" };
+        Err(Error::UnknownId(format!("no vectors with {n} of {} ids: {}{more}", ids.len(), unknown.join(", "))))
+    }
+
+    /// Calls `take` with the stored values of each row, in the order of `rows`.
+    pub fn values_of(&self, rows: &[Row], mut take: impl FnMut(Values<'_>)) {
+        for &row in rows {
+            match &self.vectors {
+                Vectors::Float32(column) => take(Values::Float32(column.row(row))),
+                Vectors::Float16(column) => take(Values::Float16(column.row(row))),
+                Vectors::BFloat16(column) => take(Values::BFloat16(column.row(row))),
+                Vectors::Int8(column) => take(Values::Int8(column.row(row))),
+                Vectors::UInt8(column) => take(Values::UInt8(column.row(row))),
+            }
+        }
+    }
+
+    /// The `k` nearest to each query.
+    pub fn search(
+        &self,
+        queries: Queries<'_>,
+        k: usize,
+        allowed: Option<Allowed<'_>>,
+        work: &Work<'_>,
+    ) -> Result<Neighbors> {
+        self.run(queries, allowed, None, Goal::Nearest(k), work)
+    }
+
+    /// All vectors at a distance of at most `radius` from each query.
+    pub fn search_radius(
+        &self,
+        queries: Queries<'_>,
+        radius: f32,
+        allowed: Option<Allowed<'_>>,
+        work: &Work<'_>,
+    ) -> Result<Neighbors> {
+        if radius.is_nan() {
+            return Err(Error::argument("radius must be a number, got NaN"));
+        }
+        self.run(queries, allowed, None, Goal::Within(radius), work)
+    }
+
+    /// The `k` nearest others of stored vectors.
+    pub fn neighbors_of(
+        &self,
+        ids: &IdList,
+        k: usize,
+        allowed: Option<Allowed<'_>>,
+        work: &Work<'_>,
+    ) -> Result<Neighbors> {
+        let rows = self.rows_of(ids)?;
+        let goal = Goal::Nearest(k);
+        if let (Encoding::Binary, Vectors::UInt8(column)) = (self.spec.encoding, &self.vectors) {
+            let bits: Vec<u8> = rows.iter().flat_map(|&row| column.row(row).iter().copied()).collect();
+            return self.run(Queries::Bits(&bits), allowed, Some(&rows), goal, work);
+        }
+        let mut values = Vec::with_capacity(rows.len() * self.spec.dim);
+        rows.iter().for_each(|&row| self.vectors.extend_f32(row, &mut values));
+        self.run(Queries::Numbers(&values), allowed, Some(&rows), goal, work)
+    }
+
+    fn run(
+        &self,
+        queries: Queries<'_>,
+        allowed: Option<Allowed<'_>>,
+        exclude: Option<&[Row]>,
+        goal: Goal,
+        work: &Work<'_>,
+    ) -> Result<Neighbors> {
+        self.check_queries(queries)?;
+        let rows = allowed.map(|allowed| self.rows_allowed(allowed)).transpose()?;
+        let selected = rows.as_ref().unwrap_or(&self.live);
+        let metric = self.spec.metric;
+        let found = match (queries, &self.vectors) {
+            (Queries::Bits(bits), Vectors::UInt8(column)) => {
+                let comparer = Bits::new(self.kernels, metric, self.spec.width(), bits);
+                self.find(column, selected, &comparer, exclude, goal, work)
+            }
+            (Queries::Numbers(values), vectors) => each_kind!(vectors, Vectors, column => {
+                let comparer = Numbers::new(self.kernels, metric, self.spec.dim, values);
+                self.find(column, selected, &comparer, exclude, goal, work)
+            }),
+            (Queries::Bits(_), _) => unreachable!("queries were checked"),
+        }?;
+        Ok(Neighbors { found })
+    }
+
+    fn find<C: Comparer>(
+        &self,
+        column: &Column<C::Element>,
+        selected: &RowSet,
+        comparer: &C,
+        exclude: Option<&[Row]>,
+        goal: Goal,
+        work: &Work<'_>,
+    ) -> Result<Vec<Vec<Candidate>>> {
+        let scope = self.scope(column, selected);
+        match goal {
+            Goal::Nearest(k) => exact::search(&scope, comparer, k, exclude, &self.ids, work),
+            Goal::Within(radius) => exact::search_radius(&scope, comparer, radius, exclude, &self.ids, work),
+        }
+    }
+
+    fn scope<'a, T: Stored>(&'a self, column: &'a Column<T>, selected: &'a RowSet) -> Scope<'a, T> {
+        let n_chunks = column.n_chunks();
+        let n_rows: usize = (0..n_chunks).map(|chunk| column.rows_in(chunk)).sum();
+        let all = selected.len() == n_rows;
+        let parts = (0..n_chunks)
+            .filter(|&chunk| column.rows_in(chunk) > 0 && (all || selected.words(chunk).is_some()))
+            .map(|chunk| Part {
+                first: (chunk * CHUNK_ROWS) as Row,
+                vectors: column.chunk(chunk),
+                selected: if all { None } else { selected.words(chunk) },
+                shadow: self.shadow.as_ref().and_then(|shadow| shadow.chunk(chunk)),
+            })
+            .collect();
+        let centre = self.shadow.as_ref().and_then(ShadowView::centre);
+        Scope { width: column.width(), parts, centre }
+    }
+
+    fn rows_allowed(&self, allowed: Allowed<'_>) -> Result<RowSet> {
+        match allowed {
+            Allowed::Ids(ids) => {
+                self.ids.check_kind(ids)?;
+                Ok(ids.iter().filter_map(|id| self.ids.find(id, &self.live)).collect())
+            }
+            Allowed::Mask(mask) if mask.len() != self.len() => Err(Error::argument(format!(
+                "a filter mask must have shape ({},), one place an id of index.ids, got ({},)",
+                self.len(),
+                mask.len()
+            ))),
+            Allowed::Mask(mask) => {
+                Ok(self.live.iter().zip(mask).filter(|(_, keep)| **keep).map(|(row, _)| row).collect())
+            }
+        }
+    }
+
+    fn check_queries(&self, queries: Queries<'_>) -> Result<()> {
+        let (width, len, fits) = match queries {
+            Queries::Numbers(values) => (self.spec.dim, values.len(), self.spec.encoding != Encoding::Binary),
+            Queries::Bits(bytes) => (self.spec.width(), bytes.len(), self.spec.encoding == Encoding::Binary),
+        };
+        if !fits {
+            let expected = if self.spec.encoding == Encoding::Binary { "packed bits" } else { "numbers" };
+            return Err(Error::argument(format!("queries must be {expected} for this index")));
+        }
+        if !len.is_multiple_of(width) {
+            return Err(Error::argument(format!("queries must have {width} elements each, got {len} in all")));
+        }
+        match queries {
+            Queries::Numbers(values) => check_numbers(self.kernels, "queries", values, width, 0, self.spec.metric),
+            Queries::Bits(bytes) => check_bits("queries", bytes, self.spec.dim, 0),
+        }
+    }
+
+    /// Counts and bytes.
+    pub fn stats(&self) -> Stats {
+        let shadow = self.shadow.as_ref();
+        Stats {
+            n_vectors: self.live.len(),
+            n_removed: self.vectors.n_rows() - self.live.len(),
+            vectors_bytes: self.vectors.memory_bytes(),
+            ids_bytes: self.ids.memory_bytes(),
+            shadow_bytes: shadow.map_or(0, ShadowView::memory_bytes),
+            n_shadowed: shadow.map_or(0, |shadow| shadow.n_rows(self.spec.dim)),
+        }
+    }
+
+    /// This version, shared.
+    pub fn shared(self) -> Arc<Self> {
+        Arc::new(self)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Goal {
+    Nearest(usize),
+    Within(f32),
+}
+
+/// An error that names the first value that is not finite, or the first zero vector where only directions count.
+/// `first` is the number of rows that came before these.
+pub fn check_numbers<T: Stored>(
+    kernels: &Kernels,
+    what: &str,
+    values: &[T],
+    dim: usize,
+    first: usize,
+    metric: crate::metric::Metric,
+) -> Result<()> {
+    if !kernels.all_finite(values) {
+        let at = values.iter().position(|value| !value.to_f32().is_finite()).expect("one of them is not finite");
+        return Err(Error::argument(format!(
+            "{what} must be finite, got {} in row {}, dimension {}",
+            values[at].to_f32(),
+            first + at / dim,
+            at % dim
+        )));
+    }
+    if metric.is_angular() {
+        let zero = T::zeroed();
+        if let Some(row) = values.chunks_exact(dim).position(|row| row.iter().all(|value| value.to_f32() == zero.to_f32()))
+        {
+            return Err(Error::argument(format!(
+                "{what} must not be zero under the metric {}, got a zero vector in row {}",
+                metric.name(),
+                first + row
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// An error if a row has bits beyond `dim`.
+pub fn check_bits(what: &str, bytes: &[u8], dim: usize, first: usize) -> Result<()> {
+    let n_bytes = dim.div_ceil(8);
+    // The first bit is the highest of its byte, so what is beyond are the lowest of the last.
+    let beyond = (1u8 << (n_bytes * 8 - dim)) - 1;
+    match bytes.chunks_exact(n_bytes).position(|row| row[n_bytes - 1] & beyond != 0) {
+        Some(row) => Err(Error::argument(format!(
+            "{what} must have zeros in the bits beyond dim {dim}, got ones in row {}",
+            first + row
+        ))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,461 @@
+//! Changes: staged unseen, published at once.
+//!
+//! Removed rows are tombstones until most of a chunk is dead: then its live rows move to the end and the chunk goes
+//! free. Versions in use keep the old chunk, so nobody waits and nothing moves under a reader.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use nearest_kernels::Kernels;
+
+use super::snapshot::{check_bits, check_numbers};
+use super::{Index, Snapshot, Spec, WriterPlace};
+use crate::column::{CHUNK_ROWS, Column, ColumnWriter, Row};
+use crate::encoding::{Encoding, Kind, Values, Vectors, VectorsWriter, each_kind};
+use crate::error::{Error, Result};
+use crate::exact::{BLOCK_ROWS, Shadow, shadow_bytes};
+use crate::ids::{IdList, IdsWriter};
+use crate::live::RowSet;
+use crate::memory::{Allocator, SlotWriter, Slots};
+use crate::work::Caller;
+
+/// Dead rows from which a chunk may be compacted.
+const COMPACT_ROWS: usize = 1024;
+/// How long to wait for another writer before looking for signals.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Whether zero vectors are taken where only directions count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zeros {
+    /// They are an error.
+    Refuse,
+    /// They are at cosine distance 1 from everything.
+    Accept,
+}
+
+/// The shadow of one version: packed blocks by chunk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ShadowView {
+    shadow: Option<Arc<Shadow>>,
+    chunks: Arc<Vec<Option<Arc<Slots<u8>>>>>,
+}
+
+impl ShadowView {
+    pub(super) fn new(shadow: Shadow, chunks: Vec<Option<Arc<Slots<u8>>>>) -> Self {
+        Self { shadow: Some(Arc::new(shadow)), chunks: Arc::new(chunks) }
+    }
+
+    pub(super) fn chunk(&self, chunk: usize) -> Option<&[u8]> {
+        self.chunks.get(chunk)?.as_deref().map(Slots::published)
+    }
+
+    pub(super) fn centre(&self) -> Option<&[f32]> {
+        self.shadow.as_ref().map(|shadow| &shadow.centre[..])
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.chunks.iter().flatten().map(|slots| slots.published().len().min(slots.memory_bytes())).sum()
+    }
+
+    pub(super) fn n_rows(&self, dim: usize) -> usize {
+        let blocks = |slots: &Arc<Slots<u8>>| slots.published().len() / shadow_bytes(dim);
+        self.chunks.iter().flatten().map(blocks).sum::<usize>() * BLOCK_ROWS
+    }
+}
+
+/// The one right to change an index.
+#[derive(Debug)]
+pub(super) struct Writer {
+    vectors: VectorsWriter,
+    ids: IdsWriter,
+    shadow_writers: BTreeMap<usize, SlotWriter<u8>>,
+    allocator: Arc<dyn Allocator>,
+}
+
+impl Writer {
+    fn new(snapshot: &Snapshot, allocator: Arc<dyn Allocator>) -> Self {
+        let vectors = match &snapshot.vectors {
+            Vectors::Float32(column) => VectorsWriter::Float32(ColumnWriter::new(column.clone(), allocator.clone())),
+            Vectors::Float16(column) => VectorsWriter::Float16(ColumnWriter::new(column.clone(), allocator.clone())),
+            Vectors::BFloat16(column) => VectorsWriter::BFloat16(ColumnWriter::new(column.clone(), allocator.clone())),
+            Vectors::Int8(column) => VectorsWriter::Int8(ColumnWriter::new(column.clone(), allocator.clone())),
+            Vectors::UInt8(column) => VectorsWriter::UInt8(ColumnWriter::new(column.clone(), allocator.clone())),
+        };
+        let ids = IdsWriter::new(&snapshot.ids, &snapshot.live, snapshot.next_id, allocator.clone());
+        Self { vectors, ids, shadow_writers: BTreeMap::new(), allocator }
+    }
+
+    fn rewind(&mut self) {
+        each_kind!(&mut self.vectors, VectorsWriter, writer => writer.rewind());
+    }
+
+    fn publish_vectors(&mut self, free: &[usize]) -> Vectors {
+        match &mut self.vectors {
+            VectorsWriter::Float32(writer) => Vectors::Float32(writer.publish(free)),
+            VectorsWriter::Float16(writer) => Vectors::Float16(writer.publish(free)),
+            VectorsWriter::BFloat16(writer) => Vectors::BFloat16(writer.publish(free)),
+            VectorsWriter::Int8(writer) => Vectors::Int8(writer.publish(free)),
+            VectorsWriter::UInt8(writer) => Vectors::UInt8(writer.publish(free)),
+        }
+    }
+
+    /// Packs the blocks that have become full.
+    fn extend_shadow<T: Kind>(
+        &mut self,
+        column: &Column<T>,
+        mut view: ShadowView,
+        spec: &Spec,
+        free: &[usize],
+    ) -> Result<ShadowView> {
+        let size = shadow_bytes(spec.dim);
+        let mut chunks = Vec::clone(&view.chunks);
+        chunks.resize(column.n_chunks().max(chunks.len()), None);
+        let mut changed = false;
+        for &chunk in free {
+            changed |= chunks[chunk].take().is_some();
+            self.shadow_writers.remove(&chunk);
+        }
+        for (chunk, place) in chunks.iter_mut().enumerate() {
+            let there = place.as_ref().map_or(0, |slots| slots.published().len() / size);
+            let full = column.rows_in(chunk) / BLOCK_ROWS;
+            if full <= there {
+                continue;
+            }
+            let rows = column.chunk(chunk);
+            let shadow = view
+                .shadow
+                .get_or_insert_with(|| Arc::new(Shadow::for_rows(rows, spec.dim, spec.metric)))
+                .clone();
+            if !self.shadow_writers.contains_key(&chunk) {
+                let (_, mut writer) = Slots::with_capacity(CHUNK_ROWS / BLOCK_ROWS * size, &self.allocator)?;
+                if let Some(before) = place.as_deref().map(Slots::published) {
+                    writer.stage(before.len(), |part| part.copy_from_slice(before));
+                }
+                self.shadow_writers.insert(chunk, writer);
+            }
+            let writer = self.shadow_writers.get_mut(&chunk).expect("just made");
+            for rows in rows.chunks_exact(BLOCK_ROWS * spec.dim).skip(there) {
+                writer.stage(size, |block| shadow.pack(Kernels::best(), rows, block));
+            }
+            writer.publish();
+            *place = Some(writer.slots().clone());
+            if full == CHUNK_ROWS / BLOCK_ROWS {
+                self.shadow_writers.remove(&chunk);
+            }
+            changed = true;
+        }
+        if changed {
+            view.chunks = Arc::new(chunks);
+        }
+        Ok(view)
+    }
+
+    /// The version after `before` in which `new` rows have `ids`, only `live` rows are live, and `free` chunks are gone.
+    fn publish(
+        &mut self,
+        before: &Snapshot,
+        live: RowSet,
+        new: &[Range<Row>],
+        ids: &IdList,
+        free: &[usize],
+    ) -> Result<Snapshot> {
+        let vectors = self.publish_vectors(free);
+        let shadow = match &before.shadow {
+            None => None,
+            Some(view) => Some(each_kind!(&vectors, Vectors, column => {
+                self.extend_shadow(column, view.clone(), &before.spec, free)
+            })?),
+        };
+        let ids = self.ids.publish(&live, new, ids, free);
+        let next_id = self.ids.next_id();
+        Ok(Snapshot { vectors, live, ids, shadow, next_id, ..before.clone() })
+    }
+
+    /// Moves live rows out of chunks that are mostly dead; nothing if there are none.
+    fn compact(&mut self, before: &Snapshot) -> Result<Option<Snapshot>> {
+        let chunks = 0..before.vectors.n_chunks();
+        let dead: Vec<usize> = chunks
+            .filter(|&chunk| {
+                let n = before.vectors.rows_in(chunk);
+                let live = before.live.len_in(chunk);
+                n - live >= COMPACT_ROWS && n > 2 * live
+            })
+            .collect();
+        if dead.is_empty() {
+            return Ok(None);
+        }
+        if self.ids.is_implicit() {
+            self.ids.materialise(before.vectors.n_rows())?;
+        }
+        // The open chunk may be one of them: what moves must go elsewhere.
+        each_kind!(&mut self.vectors, VectorsWriter, writer => writer.close());
+        self.ids.close();
+        self.shadow_writers.clear();
+        let rows: Vec<Row> =
+            before.live.iter().filter(|&row| dead.contains(&(row as usize / CHUNK_ROWS))).collect();
+        let ids = before.ids.list(rows.iter().copied());
+        let ranges = match (&mut self.vectors, &before.vectors) {
+            (VectorsWriter::Float32(writer), Vectors::Float32(column)) => copy(writer, column, &rows),
+            (VectorsWriter::Float16(writer), Vectors::Float16(column)) => copy(writer, column, &rows),
+            (VectorsWriter::BFloat16(writer), Vectors::BFloat16(column)) => copy(writer, column, &rows),
+            (VectorsWriter::Int8(writer), Vectors::Int8(column)) => copy(writer, column, &rows),
+            (VectorsWriter::UInt8(writer), Vectors::UInt8(column)) => copy(writer, column, &rows),
+            _ => unreachable!("a writer writes what its index holds"),
+        }?;
+        self.ids.stage(&before.ids, before.vectors.n_rows(), &ids, &ranges)?;
+        let mut live = before.live.clone();
+        dead.iter().for_each(|&chunk| live.clear_chunk(chunk));
+        live.insert(ranges.iter().cloned().flatten());
+        self.publish(before, live, &ranges, &ids, &dead).map(Some)
+    }
+}
+
+fn copy<T: Kind>(writer: &mut ColumnWriter<T>, column: &Column<T>, rows: &[Row]) -> Result<Vec<Range<Row>>> {
+    let width = column.width();
+    writer.stage(rows.len(), |part, out| {
+        for (&row, place) in rows[part].iter().zip(out.chunks_exact_mut(width)) {
+            place.copy_from_slice(column.row(row));
+        }
+    })
+}
+
+impl Index {
+    fn check_writable(&self) -> Result<()> {
+        if self.mapped {
+            return Err(Error::ReadOnly(
+                "this index is a memory map and cannot be changed; open it with memory_map=False to change it".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits for the writer.
+    fn take_writer(&self, caller: &dyn Caller) -> Result<Box<Writer>> {
+        self.check_writable()?;
+        let process = std::process::id();
+        let mut place = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match std::mem::replace(&mut *place, WriterPlace::Taken(process)) {
+                WriterPlace::Here(writer) => return Ok(writer),
+                // A thread that had it when this process was forked does not exist here; what it staged is unseen.
+                WriterPlace::Taken(by) if by == process => {
+                    let (guard, timeout) =
+                        self.writer_back.wait_timeout(place, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+                    place = guard;
+                    if timeout.timed_out() && matches!(*place, WriterPlace::Taken(_)) {
+                        drop(place);
+                        if !caller.poll(0, 0, "waiting for another writer") {
+                            return Err(Error::Cancelled);
+                        }
+                        place = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+                WriterPlace::Unmade | WriterPlace::Taken(_) => {
+                    drop(place);
+                    return Ok(Box::new(Writer::new(&self.snapshot(), self.allocator.clone())));
+                }
+            }
+        }
+    }
+
+    /// Gives the writer back, or, if it may be half-changed, leaves it to be made anew.
+    fn return_writer(&self, writer: Option<Box<Writer>>) {
+        let mut place = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = writer.map_or(WriterPlace::Unmade, WriterPlace::Here);
+        self.writer_back.notify_one();
+    }
+
+    /// Begins a change that is seen at once or never.
+    pub fn stage(self: &Arc<Self>, zeros: Zeros, caller: &dyn Caller) -> Result<Stage> {
+        let writer = self.take_writer(caller)?;
+        Ok(Stage { index: self.clone(), writer: Some(writer), zeros, ranges: Vec::new(), ids: None, n_staged: 0 })
+    }
+
+    /// Removes the vectors of those ids that are there, at once; returns how many.
+    pub fn remove(self: &Arc<Self>, ids: &IdList, caller: &dyn Caller) -> Result<usize> {
+        ids.check()?;
+        // Taking the writer makes the snapshot the last one until it is given back.
+        let stage = self.stage(Zeros::Accept, caller)?;
+        let before = self.snapshot();
+        before.ids.check_kind(ids)?;
+        let rows: Vec<Row> = ids.iter().filter_map(|id| before.ids.find(id, &before.live)).collect();
+        let mut live = before.live.clone();
+        let n = live.remove(rows);
+        if n > 0 {
+            stage.publish(&before, live, &[], &IdList::Int(Vec::new()))?;
+        }
+        Ok(n)
+    }
+}
+
+/// A change of an index that nobody sees until it is committed, and that is gone if it is dropped before.
+#[derive(Debug)]
+pub struct Stage {
+    index: Arc<Index>,
+    writer: Option<Box<Writer>>,
+    zeros: Zeros,
+    ranges: Vec<Range<Row>>,
+    ids: Option<IdList>,
+    n_staged: usize,
+}
+
+impl Stage {
+    /// Stages vectors (row-major, `float32` or the encoding's own type) with their ids; ids for all blocks or none.
+    pub fn append(&mut self, values: Values<'_>, ids: Option<IdList>) -> Result<()> {
+        let spec = *self.index.spec();
+        let width = spec.width();
+        if !values.len().is_multiple_of(width) {
+            return Err(Error::argument(format!("vectors must have {width} elements each, got {} in all", values.len())));
+        }
+        let n = values.len() / width;
+        if let Some(ids) = &ids {
+            if ids.len() != n {
+                return Err(Error::argument(format!("ids must be as many as vectors, {n}, got {}", ids.len())));
+            }
+            ids.check()?;
+            self.index.snapshot().ids.check_kind(ids)?;
+        }
+        match (&mut self.ids, ids) {
+            (mine, ids) if self.n_staged == 0 => *mine = ids,
+            (None, None) => {}
+            (Some(mine), Some(ids)) if mine.kind() == ids.kind() => mine.extend(ids),
+            _ => return Err(Error::argument("ids must be given for all vectors of a change, of one kind, or for none")),
+        }
+        if spec.encoding == Encoding::Binary {
+            let Values::UInt8(bytes) = values else {
+                return Err(Error::argument(format!("vectors must be packed bits (uint8), got {}", values.element())));
+            };
+            check_bits("vectors", bytes, spec.dim, self.n_staged)?;
+        }
+        let (first, zeros, kernels) = (self.n_staged, self.zeros, self.index.kernels);
+        let writer = self.writer.as_mut().expect("a stage has the writer");
+        let ranges = each_kind!(&mut writer.vectors, VectorsWriter, column => {
+            stage_values(column, values, &spec, first, zeros, kernels)
+        })?;
+        self.ranges.extend(ranges);
+        self.n_staged += n;
+        Ok(())
+    }
+
+    /// Publishes all that was staged, at once; with `replace`, vectors that had these ids go in the same instant.
+    pub fn commit(mut self, replace: bool) -> Result<IdList> {
+        let before = self.index.snapshot();
+        let writer = self.writer.as_mut().expect("a stage has the writer");
+        let automatic = self.ids.is_none();
+        let ids = match self.ids.take() {
+            Some(ids) => ids,
+            None if replace && self.n_staged > 0 => {
+                return Err(Error::argument("upsert needs ids, got none"));
+            }
+            None => writer.ids.automatic(self.n_staged)?,
+        };
+        if self.n_staged == 0 {
+            return Ok(ids);
+        }
+        let mut live = before.live.clone();
+        if !automatic {
+            if let Some(i) = ids.repeated() {
+                return Err(Error::argument(format!("ids must differ, got {} again at position {i}", ids.get(i))));
+            }
+            let there: Vec<(usize, Row)> = ids
+                .iter()
+                .enumerate()
+                .filter_map(|(i, id)| before.ids.find(id, &before.live).map(|row| (i, row)))
+                .collect();
+            match there.first() {
+                Some(&(i, _)) if !replace => {
+                    return Err(Error::argument(format!(
+                        "{} of {} ids are in the index already, the first is {} at position {i}; upsert replaces",
+                        there.len(),
+                        ids.len(),
+                        ids.get(i)
+                    )));
+                }
+                _ => live.remove(there.into_iter().map(|(_, row)| row)),
+            };
+        }
+        live.insert(self.ranges.iter().cloned().flatten());
+        let ranges = std::mem::take(&mut self.ranges);
+        self.publish(&before, live, &ranges, &ids)?;
+        Ok(ids)
+    }
+
+    /// Publishes, compacts what is mostly dead, and gives the writer back; on an error nothing has changed.
+    fn publish(mut self, before: &Snapshot, live: RowSet, new: &[Range<Row>], ids: &IdList) -> Result<()> {
+        let mut writer = self.writer.take().expect("a stage has the writer");
+        // From here on a failure leaves the writer half-changed: it is then dropped and made anew.
+        let index = self.index.clone();
+        let publish = || {
+            writer.ids.stage(&before.ids, before.vectors.n_rows(), ids, new)?;
+            let after = writer.publish(before, live, new, ids, &[])?.shared();
+            index.current.store(after.clone());
+            Ok(after)
+        };
+        let result = publish();
+        let usable = match &result {
+            Ok(after) => match writer.compact(after) {
+                Ok(Some(compacted)) => {
+                    index.current.store(compacted.shared());
+                    true
+                }
+                Ok(None) => true,
+                // Room can be made another time.
+                Err(_) => false,
+            },
+            Err(_) => false,
+        };
+        index.return_writer(usable.then_some(writer));
+        result.map(|_| ())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(mut writer) = self.writer.take() {
+            writer.rewind();
+            // A panic while staging leaves rows beyond what was published: unseen, and forgotten by the rewind.
+            self.index.return_writer(Some(writer));
+        }
+    }
+}
+
+/// Stages vectors of any type that can be held exactly enough, after checking them.
+fn stage_values<T: Kind>(
+    column: &mut ColumnWriter<T>,
+    values: Values<'_>,
+    spec: &Spec,
+    first: usize,
+    zeros: Zeros,
+    kernels: &Kernels,
+) -> Result<Vec<Range<Row>>> {
+    let width = spec.width();
+    let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
+    if let Some(values) = T::values(&values) {
+        check_numbers(kernels, "vectors", values, width, first, metric)?;
+        return column.stage(values.len() / width, |part, out| {
+            out.copy_from_slice(&values[part.start * width..part.end * width]);
+        });
+    }
+    let Values::Float32(values) = values else {
+        return Err(Error::argument(format!("vectors must be float32 or {}, got {}", T::NAME, values.element())));
+    };
+    check_numbers(kernels, "vectors", values, width, first, metric)?;
+    let mut converted = Vec::with_capacity(values.len());
+    for (i, &value) in values.iter().enumerate() {
+        converted.push(T::from_f32(value).ok_or_else(|| {
+            Error::argument(format!(
+                "vectors must hold values of {}, got {value} in row {}, dimension {}",
+                T::NAME,
+                first + i / width,
+                i % width
+            ))
+        })?);
+    }
+    // What was not zero may have become so.
+    check_numbers(kernels, "vectors", &converted, width, first, metric)?;
+    column.stage(converted.len() / width, |part, out| {
+        out.copy_from_slice(&converted[part.start * width..part.end * width]);
+    })
+}
