@@ -64,7 +64,8 @@ fn check(snapshot: &Snapshot, model: &BTreeMap<String, Vec<f32>>, text: bool, ra
     let mut expected: Vec<(f32, String)> = model
         .iter()
         .map(|(id, vector)| {
-            let squared: f64 = vector.iter().zip(&query).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+            let squared: f64 =
+                vector.iter().zip(&query).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
             (squared.sqrt() as f32, id.clone())
         })
         .collect();
@@ -75,9 +76,8 @@ fn check(snapshot: &Snapshot, model: &BTreeMap<String, Vec<f32>>, text: bool, ra
     expected.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| by_id(&a.1, &b.1)));
     let found = snapshot.search(Queries::Numbers(&query), 10, None, &Work::inline()).unwrap();
     let rows = found.found[0].iter();
-    let got: Vec<(f32, String)> = rows
-        .map(|c| (c.distance, as_text(snapshot.ids_of([c.row].into_iter()).get(0))))
-        .collect();
+    let got: Vec<(f32, String)> =
+        rows.map(|c| (c.distance, as_text(snapshot.ids_of([c.row].into_iter()).get(0)))).collect();
     expected.truncate(10);
     assert_eq!(got, expected);
     // A filter by mask and the same by ids.
@@ -86,14 +86,20 @@ fn check(snapshot: &Snapshot, model: &BTreeMap<String, Vec<f32>>, text: bool, ra
         IdList::Int(ids) => IdList::Int(ids.iter().step_by(3).copied().collect()),
         IdList::Text(ids) => IdList::Text(ids.iter().step_by(3).cloned().collect()),
     };
-    let by_mask = snapshot.search(Queries::Numbers(&query), 7, Some(Allowed::Mask(&mask)), &Work::inline()).unwrap();
-    let by_ids = snapshot.search(Queries::Numbers(&query), 7, Some(Allowed::Ids(&allowed)), &Work::inline()).unwrap();
+    let by_mask =
+        snapshot.search(Queries::Numbers(&query), 7, Some(Allowed::Mask(&mask)), &Work::inline()).unwrap();
+    let by_ids =
+        snapshot.search(Queries::Numbers(&query), 7, Some(Allowed::Ids(&allowed)), &Work::inline()).unwrap();
     assert_eq!(by_mask.found, by_ids.found);
     assert_eq!(by_mask.found[0].len(), allowed.len().min(7));
 }
 
 fn reopened(snapshot: &Snapshot, map: bool) -> Arc<Index> {
-    let folder = std::env::temp_dir().join(format!("nearest-index-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let folder = std::env::temp_dir().join(format!(
+        "nearest-index-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("x.nearest");
     snapshot.save(&RealFiles, &path).unwrap();
@@ -229,7 +235,9 @@ fn more_than_one_chunk() {
         for row in [0, 65_535, 65_536, 99_999, 100_000, 149_999] {
             let ids = IdList::Int(vec![row as i64]);
             let query = &vectors[row * DIM..(row + 1) * DIM];
-            let found = snapshot.search(Queries::Numbers(query), 1, Some(Allowed::Ids(&ids)), &Work::inline()).unwrap();
+            let found = snapshot
+                .search(Queries::Numbers(query), 1, Some(Allowed::Ids(&ids)), &Work::inline())
+                .unwrap();
             assert_eq!((found.found[0][0].row as usize, found.found[0][0].distance), (row, 0.0));
             let others = snapshot.neighbors_of(&ids, 3, None, &Work::inline()).unwrap();
             assert!(others.found[0].iter().all(|c| c.row as usize != row));
@@ -328,7 +336,9 @@ fn readers_see_whole_versions_while_a_writer_works() {
                         if snapshot.len() > 0 {
                             let pair = &found.found[0];
                             assert_eq!(pair[0].distance, pair[1].distance);
-                            let IdList::Int(ids) = snapshot.ids_of(pair.iter().map(|c| c.row)) else { panic!() };
+                            let IdList::Int(ids) = snapshot.ids_of(pair.iter().map(|c| c.row)) else {
+                                panic!()
+                            };
                             assert_eq!(ids[0] + 1, ids[1]);
                         }
                         n_searches += 1;

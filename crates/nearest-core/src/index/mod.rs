@@ -18,10 +18,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use arc_swap::ArcSwap;
 use nearest_kernels::{Kernels, MAX_DIM};
 
-pub use persist::{IndexSpec, describe_spec};
-pub use snapshot::{Allowed, Neighbors, Queries, Snapshot, Stats};
-pub use writer::{Stage, Zeros};
+pub use persist::{IndexSpec, describe_spec, verify};
+pub use snapshot::{Allowed, Neighbors, Queries, Snapshot, Stats, check_numbers};
 use writer::Writer;
+pub use writer::{Stage, Zeros};
 
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
@@ -59,7 +59,8 @@ impl Spec {
         }
         if shadow && metric == Metric::Manhattan {
             return Err(Error::NotImplemented(
-                "a shadow goes with euclidean, sqeuclidean, cosine, angular and inner_product, not manhattan".into(),
+                "a shadow goes with euclidean, sqeuclidean, cosine, angular and inner_product, not manhattan"
+                    .into(),
             ));
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, check_numbers};
 use super::writer::ShadowView;
 use super::{Index, Spec};
 use crate::column::{CHUNK_ROWS, Column, Row};
@@ -46,20 +46,35 @@ impl IndexSpec {
     fn to_numbers(self) -> [u64; N_SPEC] {
         let Spec { dim, metric, encoding, shadow, seed } = self.spec;
         // The fourth number is the structure: 0, exact.
-        [dim as u64, metric as u64, encoding as u64, 0, if shadow { 8 } else { 0 }, seed, self.next_id as u64, 0]
+        [
+            dim as u64,
+            metric as u64,
+            encoding as u64,
+            0,
+            if shadow { 8 } else { 0 },
+            seed,
+            self.next_id as u64,
+            0,
+        ]
     }
 
     fn from_numbers(numbers: &[u64]) -> Result<Self> {
         let &[dim, metric, encoding, structure, shadow, seed, next_id, 0] = numbers else {
-            return Err(Error::format(format!("section 'spec' must hold 8 numbers, the last 0, got {numbers:?}")));
+            return Err(Error::format(format!(
+                "section 'spec' must hold 8 numbers, the last 0, got {numbers:?}"
+            )));
         };
-        let wrong = |what: &str, got: u64| Error::format(format!("section 'spec' names no known {what}: {got}"));
+        let wrong =
+            |what: &str, got: u64| Error::format(format!("section 'spec' names no known {what}: {got}"));
         if structure != 0 {
             return Err(wrong("structure", structure));
         }
         let spec = Spec {
             dim: usize::try_from(dim).map_err(|_| wrong("dim", dim))?,
-            metric: u8::try_from(metric).ok().and_then(Metric::from_number).ok_or_else(|| wrong("metric", metric))?,
+            metric: u8::try_from(metric)
+                .ok()
+                .and_then(Metric::from_number)
+                .ok_or_else(|| wrong("metric", metric))?,
             encoding: Encoding::from_number(encoding).ok_or_else(|| wrong("encoding", encoding))?,
             shadow: match shadow {
                 0 => false,
@@ -105,7 +120,9 @@ impl Snapshot {
             Ids::Text(_) => {
                 let crate::ids::IdList::Text(texts) = self.ids() else { unreachable!("ids of one kind") };
                 let (places, end) = place_texts(texts.iter().map(String::as_str), 0)?;
-                file.section(TEXT_PLACES, Dtype::U32, &[n, 2], |out| out.write_all(bytemuck::cast_slice(&places)))?;
+                file.section(TEXT_PLACES, Dtype::U32, &[n, 2], |out| {
+                    out.write_all(bytemuck::cast_slice(&places))
+                })?;
                 file.mark_required();
                 file.section(TEXTS, Dtype::U8, &[end as u64], |out| {
                     let mut at = 0;
@@ -142,7 +159,11 @@ impl Snapshot {
         })
     }
 
-    fn write_vectors<T: Kind + HasDtype>(&self, file: &mut FileWriter<&mut dyn Write>, column: &Column<T>) -> Result<()> {
+    fn write_vectors<T: Kind + HasDtype>(
+        &self,
+        file: &mut FileWriter<&mut dyn Write>,
+        column: &Column<T>,
+    ) -> Result<()> {
         let shape = [self.len() as u64, column.width() as u64];
         file.section(VECTORS, T::DTYPE, &shape, |out| {
             self.live_runs(column).try_for_each(|run| out.write_all(bytemuck::cast_slice(run)))
@@ -233,11 +254,43 @@ impl Snapshot {
     }
 }
 
+/// Checks what checksums cannot: that a file of kind `index` holds vectors with values and ids that differ.
+pub fn verify(view: &FileView) -> Result<()> {
+    let snapshot = Snapshot::read(view)?;
+    let wrong = |error: Error| Error::format(format!("section 'vectors': {error}"));
+    each_kind!(&snapshot.vectors, Vectors, column => {
+        for chunk in 0..column.n_chunks() {
+            let first = chunk * CHUNK_ROWS;
+            let dim = column.width();
+            check_numbers(snapshot.kernels, "vectors", column.chunk(chunk), dim, first, Metric::Euclidean)
+                .map_err(wrong)?;
+        }
+    });
+    let ids = snapshot.ids();
+    ids.check().map_err(|error| Error::format(error.to_string()))?;
+    if !matches!(snapshot.ids, Ids::Implicit | Ids::None) {
+        if let Some(i) = ids.repeated() {
+            return Err(Error::format(format!("id {} stands at position {i} again", ids.get(i))));
+        }
+    }
+    if let crate::ids::IdList::Int(ids) = &ids {
+        if ids.iter().any(|&id| id >= snapshot.next_id) {
+            return Err(Error::format(format!(
+                "the next id is {}, but a higher one is there",
+                snapshot.next_id
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The vectors of a section, and how many they are.
 fn columns<T: Kind>(view: &FileView, section: &Section) -> Result<(Column<T>, usize)> {
     let &[n, width] = section.shape() else { unreachable!("required with two dimensions") };
     let n = usize::try_from(n).ok().filter(|&n| n < u32::MAX as usize - CHUNK_ROWS);
-    let n = n.ok_or_else(|| Error::format(format!("an index holds fewer than 2³² vectors, got {}", section.shape()[0])))?;
+    let n = n.ok_or_else(|| {
+        Error::format(format!("an index holds fewer than 2³² vectors, got {}", section.shape()[0]))
+    })?;
     Ok((column_of(view, section, width as usize, n, CHUNK_ROWS)?, n))
 }
 

@@ -130,7 +130,11 @@ impl Snapshot {
         let n = unknown.len();
         unknown.truncate(5);
         let more = if n > unknown.len() { ", …" } else { "" };
-        Err(Error::UnknownId(format!("no vectors with {n} of {} ids: {}{more}", ids.len(), unknown.join(", "))))
+        Err(Error::UnknownId(format!(
+            "no vectors with {n} of {} ids: {}{more}",
+            ids.len(),
+            unknown.join(", ")
+        )))
     }
 
     /// Calls `take` with the stored values of each row, in the order of `rows`.
@@ -276,10 +280,14 @@ impl Snapshot {
             return Err(Error::argument(format!("queries must be {expected} for this index")));
         }
         if !len.is_multiple_of(width) {
-            return Err(Error::argument(format!("queries must have {width} elements each, got {len} in all")));
+            return Err(Error::argument(format!(
+                "queries must have {width} elements each, got {len} in all"
+            )));
         }
         match queries {
-            Queries::Numbers(values) => check_numbers(self.kernels, "queries", values, width, 0, self.spec.metric),
+            Queries::Numbers(values) => {
+                check_numbers(self.kernels, "queries", values, width, 0, self.spec.metric)
+            }
             Queries::Bits(bytes) => check_bits("queries", bytes, self.spec.dim, 0),
         }
     }
@@ -320,7 +328,8 @@ pub fn check_numbers<T: Stored>(
     metric: crate::metric::Metric,
 ) -> Result<()> {
     if !kernels.all_finite(values) {
-        let at = values.iter().position(|value| !value.to_f32().is_finite()).expect("one of them is not finite");
+        let at =
+            values.iter().position(|value| !value.to_f32().is_finite()).expect("one of them is not finite");
         return Err(Error::argument(format!(
             "{what} must be finite, got {} in row {}, dimension {}",
             values[at].to_f32(),
@@ -330,7 +339,8 @@ pub fn check_numbers<T: Stored>(
     }
     if metric.is_angular() {
         let zero = T::zeroed();
-        if let Some(row) = values.chunks_exact(dim).position(|row| row.iter().all(|value| value.to_f32() == zero.to_f32()))
+        if let Some(row) =
+            values.chunks_exact(dim).position(|row| row.iter().all(|value| value.to_f32() == zero.to_f32()))
         {
             return Err(Error::argument(format!(
                 "{what} must not be zero under the metric {}, got a zero vector in row {}",

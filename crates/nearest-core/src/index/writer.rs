@@ -77,11 +77,21 @@ pub(super) struct Writer {
 impl Writer {
     fn new(snapshot: &Snapshot, allocator: Arc<dyn Allocator>) -> Self {
         let vectors = match &snapshot.vectors {
-            Vectors::Float32(column) => VectorsWriter::Float32(ColumnWriter::new(column.clone(), allocator.clone())),
-            Vectors::Float16(column) => VectorsWriter::Float16(ColumnWriter::new(column.clone(), allocator.clone())),
-            Vectors::BFloat16(column) => VectorsWriter::BFloat16(ColumnWriter::new(column.clone(), allocator.clone())),
-            Vectors::Int8(column) => VectorsWriter::Int8(ColumnWriter::new(column.clone(), allocator.clone())),
-            Vectors::UInt8(column) => VectorsWriter::UInt8(ColumnWriter::new(column.clone(), allocator.clone())),
+            Vectors::Float32(column) => {
+                VectorsWriter::Float32(ColumnWriter::new(column.clone(), allocator.clone()))
+            }
+            Vectors::Float16(column) => {
+                VectorsWriter::Float16(ColumnWriter::new(column.clone(), allocator.clone()))
+            }
+            Vectors::BFloat16(column) => {
+                VectorsWriter::BFloat16(ColumnWriter::new(column.clone(), allocator.clone()))
+            }
+            Vectors::Int8(column) => {
+                VectorsWriter::Int8(ColumnWriter::new(column.clone(), allocator.clone()))
+            }
+            Vectors::UInt8(column) => {
+                VectorsWriter::UInt8(ColumnWriter::new(column.clone(), allocator.clone()))
+            }
         };
         let ids = IdsWriter::new(&snapshot.ids, &snapshot.live, snapshot.next_id, allocator.clone());
         Self { vectors, ids, shadow_writers: BTreeMap::new(), allocator }
@@ -241,8 +251,10 @@ impl Index {
                 WriterPlace::Here(writer) => return Ok(writer),
                 // A thread that had it when this process was forked does not exist here; what it staged is unseen.
                 WriterPlace::Taken(by) if by == process => {
-                    let (guard, timeout) =
-                        self.writer_back.wait_timeout(place, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+                    let (guard, timeout) = self
+                        .writer_back
+                        .wait_timeout(place, PATIENCE)
+                        .unwrap_or_else(PoisonError::into_inner);
                     place = guard;
                     if timeout.timed_out() && matches!(*place, WriterPlace::Taken(_)) {
                         drop(place);
@@ -270,7 +282,14 @@ impl Index {
     /// Begins a change that is seen at once or never.
     pub fn stage(self: &Arc<Self>, zeros: Zeros, caller: &dyn Caller) -> Result<Stage> {
         let writer = self.take_writer(caller)?;
-        Ok(Stage { index: self.clone(), writer: Some(writer), zeros, ranges: Vec::new(), ids: None, n_staged: 0 })
+        Ok(Stage {
+            index: self.clone(),
+            writer: Some(writer),
+            zeros,
+            ranges: Vec::new(),
+            ids: None,
+            n_staged: 0,
+        })
     }
 
     /// Removes the vectors of those ids that are there, at once; returns how many.
@@ -307,12 +326,18 @@ impl Stage {
         let spec = *self.index.spec();
         let width = spec.width();
         if !values.len().is_multiple_of(width) {
-            return Err(Error::argument(format!("vectors must have {width} elements each, got {} in all", values.len())));
+            return Err(Error::argument(format!(
+                "vectors must have {width} elements each, got {} in all",
+                values.len()
+            )));
         }
         let n = values.len() / width;
         if let Some(ids) = &ids {
             if ids.len() != n {
-                return Err(Error::argument(format!("ids must be as many as vectors, {n}, got {}", ids.len())));
+                return Err(Error::argument(format!(
+                    "ids must be as many as vectors, {n}, got {}",
+                    ids.len()
+                )));
             }
             ids.check()?;
             self.index.snapshot().ids.check_kind(ids)?;
@@ -321,11 +346,18 @@ impl Stage {
             (mine, ids) if self.n_staged == 0 => *mine = ids,
             (None, None) => {}
             (Some(mine), Some(ids)) if mine.kind() == ids.kind() => mine.extend(ids),
-            _ => return Err(Error::argument("ids must be given for all vectors of a change, of one kind, or for none")),
+            _ => {
+                return Err(Error::argument(
+                    "ids must be given for all vectors of a change, of one kind, or for none",
+                ));
+            }
         }
         if spec.encoding == Encoding::Binary {
             let Values::UInt8(bytes) = values else {
-                return Err(Error::argument(format!("vectors must be packed bits (uint8), got {}", values.element())));
+                return Err(Error::argument(format!(
+                    "vectors must be packed bits (uint8), got {}",
+                    values.element()
+                )));
             };
             check_bits("vectors", bytes, spec.dim, self.n_staged)?;
         }
@@ -357,7 +389,10 @@ impl Stage {
         let mut live = before.live.clone();
         if !automatic {
             if let Some(i) = ids.repeated() {
-                return Err(Error::argument(format!("ids must differ, got {} again at position {i}", ids.get(i))));
+                return Err(Error::argument(format!(
+                    "ids must differ, got {} again at position {i}",
+                    ids.get(i)
+                )));
             }
             let there: Vec<(usize, Row)> = ids
                 .iter()
@@ -439,7 +474,11 @@ fn stage_values<T: Kind>(
         });
     }
     let Values::Float32(values) = values else {
-        return Err(Error::argument(format!("vectors must be float32 or {}, got {}", T::NAME, values.element())));
+        return Err(Error::argument(format!(
+            "vectors must be float32 or {}, got {}",
+            T::NAME,
+            values.element()
+        )));
     };
     check_numbers(kernels, "vectors", values, width, first, metric)?;
     let mut converted = Vec::with_capacity(values.len());
