@@ -256,12 +256,12 @@ impl Ids {
             Ids::Implicit | Ids::Int(_) => matches!(ids, IdList::Int(_)),
             Ids::Text(_) => matches!(ids, IdList::Text(_)),
         };
-        let own = if matches!(self, Ids::Text(_)) { "text" } else { "int" };
         if fits || ids.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::argument(format!("ids of this index are {own}, got {} ids", ids.kind())))
+            return Ok(());
         }
+        let word = |text: bool| if text { "text" } else { "integers" };
+        let (own, got) = (word(matches!(self, Ids::Text(_))), word(matches!(ids, IdList::Text(_))));
+        Err(Error::argument(format!("ids of this index are {own}, got {got}")))
     }
 }
 
@@ -406,7 +406,7 @@ impl IdsWriter {
 
     /// The ids that rows get where the caller gives none.
     pub fn automatic(&self, n: usize) -> Result<IdList> {
-        if matches!(self.columns, Columns::Text { .. }) {
+        if n > 0 && matches!(self.columns, Columns::Text { .. }) {
             return Err(Error::argument(format!(
                 "ids of this index are text: {n} vectors need ids, got none"
             )));

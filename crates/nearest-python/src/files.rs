@@ -19,7 +19,7 @@ use crate::errors::exception;
 const META: &str = "meta";
 
 macro_rules! arrays {
-    ($($variant:ident $element:ty, $dtype:ident;)*) => {
+    ($($variant:ident $element:ty, $dtype:ident, $name:literal;)*) => {
         /// An array of a type that files hold.
         enum Array<'py> {
             $($variant(PyReadonlyArrayDyn<'py, $element>),)*
@@ -44,6 +44,14 @@ macro_rules! arrays {
             }
         }
 
+        /// The name numpy gives a type.
+        fn numpy_name(dtype: Dtype) -> &'static str {
+            match dtype {
+                $(Dtype::$dtype => $name,)*
+                other => other.name(),
+            }
+        }
+
         /// A copy of a section as an array.
         fn copied<'py>(py: Python<'py>, view: &FileView, name: &str) -> PyResult<Bound<'py, PyAny>> {
             let section = view.section(name).expect("a section of this file");
@@ -51,7 +59,9 @@ macro_rules! arrays {
             match section.dtype() {
                 $(Dtype::$dtype => {
                     let values = view.array::<$element>(section).map_err(|error| exception(py, error))?;
-                    Ok(PyArray1::from_slice(py, values).reshape(shape)?.into_any())
+                    let array = PyArray1::from_slice(py, values).reshape(shape)?.into_any();
+                    array.call_method1("setflags", (false,))?;
+                    Ok(array)
                 })*
                 other => Err(exception(py, Error::format(format!("section '{name}' holds {}", other.name())))),
             }
@@ -59,17 +69,17 @@ macro_rules! arrays {
     };
 }
 arrays! {
-    Int64 i64, I64;
-    Float32 f32, F32;
-    UInt8 u8, U8;
-    Int8 i8, I8;
-    UInt16 u16, U16;
-    Int16 i16, I16;
-    UInt32 u32, U32;
-    Int32 i32, I32;
-    UInt64 u64, U64;
-    Float16 f16, F16;
-    Float64 f64, F64;
+    Int64 i64, I64, "int64";
+    Float32 f32, F32, "float32";
+    UInt8 u8, U8, "uint8";
+    Int8 i8, I8, "int8";
+    UInt16 u16, U16, "uint16";
+    Int16 i16, I16, "int16";
+    UInt32 u32, U32, "uint32";
+    Int32 i32, I32, "int32";
+    UInt64 u64, U64, "uint64";
+    Float16 f16, F16, "float16";
+    Float64 f64, F64, "float64";
 }
 
 fn bytes_of<T: nearest_core::file::HasDtype>(values: &[T]) -> &[u8] {
@@ -126,7 +136,7 @@ pub fn read_file<'py>(
         let array = if memory_map && section.n_bytes() > 0 {
             // numpy maps the same pages; what was checked above is the layout.
             let options = PyDict::new(py);
-            options.set_item("dtype", section.dtype().name())?;
+            options.set_item("dtype", numpy_name(section.dtype()))?;
             options.set_item("mode", "r")?;
             options.set_item("offset", section.offset())?;
             options.set_item("shape", pyo3::types::PyTuple::new(py, section.shape())?)?;
@@ -162,7 +172,7 @@ fn description<'py>(py: Python<'py>, view: &FileView) -> PyResult<Bound<'py, PyD
     for section in view.sections() {
         let of = PyDict::new(py);
         of.set_item("name", section.name())?;
-        of.set_item("dtype", section.dtype().name())?;
+        of.set_item("dtype", numpy_name(section.dtype()))?;
         of.set_item("shape", section.shape().to_vec())?;
         of.set_item("bytes", section.n_bytes())?;
         sections.append(of)?;

@@ -65,8 +65,8 @@ trait Compare: Send {
 
 /// Checks vectors and queries (nothing: the vectors themselves), and runs `task` on them.
 fn compare<T: Compare>(
-    vectors: Values<'_>,
-    queries: Option<Values<'_>>,
+    (name, vectors): (&str, Values<'_>),
+    queries: Option<(&str, Values<'_>)>,
     width: usize,
     metric: Metric,
     task: T,
@@ -76,7 +76,7 @@ fn compare<T: Compare>(
     check_dim(width)?;
     if metric.is_binary() {
         return match (vectors, queries) {
-            (Values::UInt8(vectors), Some(Values::UInt8(queries))) => {
+            (Values::UInt8(vectors), Some((_, Values::UInt8(queries)))) => {
                 let comparer = Bits::new(kernels, metric, width, queries);
                 let as_queries = |rows: &[u8]| Bits::new(kernels, metric, width, rows.to_vec());
                 task.run(vectors, width, &as_queries, Some(&comparer), work)
@@ -89,40 +89,47 @@ fn compare<T: Compare>(
                 "{} compares packed bits (uint8), got {} and {}",
                 metric.name(),
                 vectors.element(),
-                queries.map_or("nothing", |queries| queries.element())
+                queries.map_or("nothing", |(_, queries)| queries.element())
             ))),
         };
     }
     match vectors {
-        Values::Float32(vectors) => numbers::<f32, T>(vectors, queries, width, metric, task, work),
-        Values::Float16(vectors) => numbers::<f16, T>(vectors, queries, width, metric, task, work),
-        Values::Int8(vectors) => numbers::<i8, T>(vectors, queries, width, metric, task, work),
-        Values::UInt8(vectors) => numbers::<u8, T>(vectors, queries, width, metric, task, work),
+        Values::Float32(vectors) => numbers::<f32, T>((name, vectors), queries, width, metric, task, work),
+        Values::Float16(vectors) => numbers::<f16, T>((name, vectors), queries, width, metric, task, work),
+        Values::Int8(vectors) => numbers::<i8, T>((name, vectors), queries, width, metric, task, work),
+        Values::UInt8(vectors) => numbers::<u8, T>((name, vectors), queries, width, metric, task, work),
         Values::BFloat16(_) => Err(Error::argument("vectors must not be bfloat16")),
     }
 }
 
 fn numbers<K: Kind, T: Compare>(
-    vectors: &[K],
-    queries: Option<Values<'_>>,
+    (name, vectors): (&str, &[K]),
+    queries: Option<(&str, Values<'_>)>,
     dim: usize,
     metric: Metric,
     task: T,
     work: &Work<'_>,
 ) -> Result<T::Out> {
     let kernels = Kernels::best();
-    if !K::IS_INTEGER || metric.is_angular() {
-        check_numbers(kernels, "vectors", vectors, dim, 0, metric)?;
-    }
+    let check_vectors = || match K::IS_INTEGER && !metric.is_angular() {
+        true => Ok(()),
+        false => check_numbers(kernels, name, vectors, dim, 0, metric),
+    };
     let as_queries = |rows: &[K]| Numbers::of_rows(kernels, metric, dim, rows);
     match queries {
-        None => task.run::<Numbers<'_, K>>(vectors, dim, &as_queries, None, work),
-        Some(Values::Float32(values)) => {
-            check_numbers(kernels, "queries", values, dim, 0, metric)?;
+        None => {
+            check_vectors()?;
+            task.run::<Numbers<'_, K>>(vectors, dim, &as_queries, None, work)
+        }
+        Some((name, Values::Float32(values))) => {
+            check_numbers(kernels, name, values, dim, 0, metric)?;
+            check_vectors()?;
             let comparer = Numbers::new(kernels, metric, dim, values);
             task.run(vectors, dim, &as_queries, Some(&comparer), work)
         }
-        Some(other) => Err(Error::argument(format!("queries must be float32, got {}", other.element()))),
+        Some((name, other)) => {
+            Err(Error::argument(format!("{name} must be float32, got {}", other.element())))
+        }
     }
 }
 
@@ -165,8 +172,9 @@ pub fn knn<'py>(
     let n = check_queries(py, &queries, width)?;
     let (values, asked) = (vectors.values()?, queries.values()?);
     let n_threads = if n.is_none_or(|n| n == 1) { Some(1) } else { n_threads };
-    let found =
-        enter(py, n_threads, progress, |work| compare(values, Some(asked), width, metric, Knn(k), work))?;
+    let found = enter(py, n_threads, progress, |work| {
+        compare(("vectors", values), Some(("queries", asked)), width, metric, Knn(k), work)
+    })?;
     from_found(py, found, n.is_none(), k, false, |list| {
         IdList::Int(list.iter().map(|candidate| i64::from(candidate.row)).collect())
     })
@@ -207,7 +215,9 @@ pub fn knn_graph<'py>(
     let vectors = Matrix::view("vectors", vectors)?;
     let (_, width) = vectors.rows(py, "vectors")?;
     let values = vectors.values()?;
-    let found = enter(py, n_threads, progress, |work| compare(values, None, width, metric, Graph(k), work))?;
+    let found = enter(py, n_threads, progress, |work| {
+        compare(("vectors", values), None, width, metric, Graph(k), work)
+    })?;
     let (ids, distances, _) = from_found(py, found, false, k, false, |list| {
         IdList::Int(list.iter().map(|candidate| i64::from(candidate.row)).collect())
     })?;
@@ -267,5 +277,7 @@ pub fn pairwise(
     };
     let asked = floats.as_deref().map_or(queries.values()?, Values::Float32);
     let values = vectors.values()?;
-    enter(py, n_threads, progress, |work| compare(values, Some(asked), width, metric, Pairwise(out), work))
+    enter(py, n_threads, progress, |work| {
+        compare(("other", values), Some(("vectors", asked)), width, metric, Pairwise(out), work)
+    })
 }

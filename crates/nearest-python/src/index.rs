@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use half::f16;
 use nearest_core::candidates::Candidate;
 use nearest_core::encoding::{Encoding, Values};
 use nearest_core::error::Error;
@@ -282,12 +281,12 @@ impl Snapshot {
             self.0.rows_of(&ids)
         })?;
         macro_rules! gathered {
-            ($element:ty, $variant:ident) => {{
+            ($element:ty, $variant:ident, $convert:expr) => {{
                 let mut out: Vec<$element> = Vec::with_capacity(n * width);
                 py.detach(|| {
                     self.0.values_of(&rows, |values| {
                         if let Values::$variant(values) = values {
-                            out.extend_from_slice(values);
+                            out.extend(values.iter().map($convert));
                         }
                     })
                 });
@@ -295,21 +294,11 @@ impl Snapshot {
             }};
         }
         match encoding {
-            Encoding::Float32 => gathered!(f32, Float32),
-            Encoding::Float16 => gathered!(f16, Float16),
-            Encoding::Int8 => gathered!(i8, Int8),
-            Encoding::UInt8 | Encoding::Binary => gathered!(u8, UInt8),
-            Encoding::BFloat16 => {
-                let mut out: Vec<f32> = Vec::with_capacity(n * width);
-                py.detach(|| {
-                    self.0.values_of(&rows, |values| {
-                        if let Values::BFloat16(values) = values {
-                            out.extend(values.iter().map(|value| value.to_f32()));
-                        }
-                    })
-                });
-                Ok(PyArray1::from_vec(py, out).reshape(shape)?.into_any())
-            }
+            Encoding::Float32 => gathered!(f32, Float32, |value| *value),
+            Encoding::Float16 => gathered!(f32, Float16, |value| value.to_f32()),
+            Encoding::BFloat16 => gathered!(f32, BFloat16, |value| value.to_f32()),
+            Encoding::Int8 => gathered!(i8, Int8, |value| *value),
+            Encoding::UInt8 | Encoding::Binary => gathered!(u8, UInt8, |value| *value),
         }
     }
 

@@ -319,10 +319,15 @@ impl Index {
         })
     }
 
-    /// Opens bytes; they stay shared, and unless they are a map, changes go beside them.
+    /// Opens bytes; they stay shared, and unless they are a map, changes go beside them. What was read as a whole is
+    /// also checked as a whole.
     pub fn from_bytes(bytes: Arc<Bytes>) -> Result<Self> {
         let mapped = bytes.is_mapped();
-        let snapshot = Snapshot::read(&FileView::open(bytes, Some(KIND))?)?;
+        let view = FileView::open(bytes, Some(KIND))?;
+        if !mapped {
+            view.verify()?;
+        }
+        let snapshot = Snapshot::read(&view)?;
         Ok(Self::from_snapshot(snapshot, mapped, Arc::new(SystemAllocator)))
     }
 }
