@@ -102,7 +102,7 @@ def view(values: Any, name: str) -> Matrix:
     elif kind == "O" and hasattr(values, "toarray"):
         hint = " (a sparse matrix); .toarray() makes it dense"
     elif kind == "O":
-        hint = "; a column of arrays becomes one array by numpy.stack"
+        hint = f" ({type(values).__name__}); a column of arrays becomes one array by numpy.stack"
     else:
         hint = ""
     raise ArgumentError(f"{name} must be real numbers, got {array.dtype}{hint}")
@@ -123,12 +123,15 @@ def _view_foreign(values: Any, name: str) -> Matrix:
         except Exception as error:  # each library raises its own kind
             reasons.append(str(error))
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
     except Exception as error:
         reasons.append(str(error))
-        raise ArgumentError(
-            f"{name} must be something that numpy can view, got {type(values).__name__}: {'; '.join(reasons)}"
-        ) from error
+    else:
+        if array.ndim or not reasons:
+            return array
+    raise ArgumentError(
+        f"{name} must be something that numpy can view, got {type(values).__name__}: {'; '.join(reasons)}"
+    )
 
 
 def matrix(values: Any, name: str, width: int | None = None, *, bits: int | None = None, one: bool = False) -> Matrix:
@@ -366,6 +369,11 @@ def _listed_ids(ids: Sequence[Any], name: str) -> Ids:
             raise ArgumentError(
                 f"{name} must not be empty text, which marks empty places in results, got '' at {texts.index('')}"
             )
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError:
+            wrong = next(text for text in texts if any("\ud800" <= letter <= "\udfff" for letter in text))
+            raise ArgumentError(f"{name} must be text that UTF-8 can hold, got {wrong!r}") from None
         return texts
     try:
         return _checked_integers(np.array(ids, INT64), name)

@@ -5,6 +5,7 @@ use nearest_core::candidates::Candidate;
 use nearest_core::encoding::Values;
 use nearest_core::error::Error;
 use nearest_core::ids::IdList;
+use nearest_core::work::Work;
 use numpy::{
     PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
 };
@@ -127,12 +128,11 @@ pub fn from_found<'py>(
     let counts: Vec<i64> = found.iter().map(|list| list.len() as i64).collect();
     let n = found.len();
     let width = if single { found.first().map_or(0, Vec::len) } else { k };
-    let size =
-        n.checked_mul(width).filter(|&size| (size as u64) < nearest_core::memory::available_bytes() / 12);
-    let size = size.ok_or_else(|| {
-        let needed = n as u128 * width as u128 * 12;
-        exception(py, Error::Memory(format!("{k} neighbors of {n} queries would take {needed} bytes")))
-    })?;
+    let n_bytes = (n as u64).checked_mul(width as u64).and_then(|size| size.checked_mul(12));
+    Work::inline()
+        .check_memory(n_bytes, &format!("{k} neighbors of {n} queries"))
+        .map_err(|error| exception(py, error))?;
+    let size = n * width;
     let mut distances = Vec::with_capacity(size);
     for list in &found {
         distances.extend(list.iter().map(|candidate| candidate.distance));
