@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import operator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, SupportsFloat, cast
 
 import numpy as np
@@ -220,6 +221,17 @@ def block_rows(width: int, dtype: np.dtype[Any]) -> int:
 def is_small(vectors: Matrix, dtype: np.dtype[Any]) -> bool:
     """Whether all of it makes no more than one block."""
     return len(vectors) <= block_rows(vectors.shape[-1], dtype)
+
+
+@contextmanager
+def counted_from(start: int) -> Iterator[None]:
+    """Native messages count rows of the block they were given; this says where the block starts."""
+    try:
+        yield
+    except ArgumentError as error:
+        if not start:
+            raise
+        raise ArgumentError(f"{error} (counted from row {start})") from None
 
 
 def rows(array: Matrix) -> Matrix:

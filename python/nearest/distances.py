@@ -150,7 +150,8 @@ def _knn_in_blocks(
             _native.knn(base, some, 1, metric, n_threads, None)
     for start, block in arrays.blocks(base, dtype, "vectors"):
         for first, some in arrays.blocks(asked, query_dtype, "queries"):
-            ids, distances, _ = _native.knn(block, some, min(k, len(block)), metric, n_threads, None)
+            with arrays.counted_from(max(start, first)):
+                ids, distances, _ = _native.knn(block, some, min(k, len(block)), metric, n_threads, None)
             best.merge(first, ids + start, distances)
 
 
@@ -245,7 +246,8 @@ def _knn_graph_in_blocks(
     for start, block in arrays.blocks(base, dtype, "vectors", rows):
         for first, some in arrays.blocks(base, query_dtype, "vectors", rows):
             own = first == start
-            ids, distances, _ = _native.knn(block, some, min(k + own, len(block)), metric, n_threads, None)
+            with arrays.counted_from(max(start, first)):
+                ids, distances, _ = _native.knn(block, some, min(k + own, len(block)), metric, n_threads, None)
             if own:
                 # The vector itself goes; where duplicates with lower positions pushed it out, the last one does.
                 itself = ids == np.arange(len(some))[:, None]
@@ -354,14 +356,16 @@ def _fill(
     for start, block in arrays.blocks(left, dtype, "vectors", max(1, _TILE_BYTES // (4 * m))):
         rows = out[start : start + len(block)]
         if whole is not None:
-            _native.pairwise(block, whole, metric, rows, n_threads, None)
+            with arrays.counted_from(start):
+                _native.pairwise(block, whole, metric, rows, n_threads, None)
         else:
             for column, some in arrays.blocks(right, dtype, "other"):
                 # Native code writes contiguous arrays, which part of a row is not.
                 if tile is None:
                     tile = np.empty(len(block) * len(some), np.float32)
                 part = tile[: len(block) * len(some)].reshape(len(block), len(some))
-                _native.pairwise(block, some, metric, part, n_threads, None)
+                with arrays.counted_from(max(start, column)):
+                    _native.pairwise(block, some, metric, part, n_threads, None)
                 rows[:, column : column + len(some)] = part
         if report is not None:
             report(start + len(block), n, "distances")

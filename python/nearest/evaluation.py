@@ -89,7 +89,7 @@ def recall(found: Neighbors | ArrayLike, truth: Neighbors | ArrayLike, k: int | 
     --------
     >>> import nearest
     >>> nearest.recall([[1, 2, 3], [4, 5, 6]], [[3, 2, 9], [4, 5, 6]])
-    0.8333333333333334
+    0.8333...
     """
     found_ids, truth_ids = _ids_of(found, "found"), _ids_of(truth, "truth")
     if found_ids.ndim != truth_ids.ndim or (found_ids.ndim == 2 and len(found_ids) != len(truth_ids)):

@@ -423,7 +423,8 @@ class Index:
             return neighbors(snapshot.search(self._ready(matrix, 0), k, allowed, n_threads, None))
         parts = []
         for start, block in arrays.blocks(matrix, dtype, "queries"):
-            parts.append(snapshot.search(self._ready(block, start), k, allowed, n_threads, None))
+            with arrays.counted_from(start):
+                parts.append(snapshot.search(self._ready(block, start), k, allowed, n_threads, None))
         ids, distances, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
         return neighbors((ids, distances, counts))
 
@@ -519,8 +520,8 @@ class Index:
         allowed = arrays.as_filter(filter, snapshot)
         found = []
         for start, block in arrays.blocks(matrix, self._query_dtype, "queries"):
-            ready = self._ready(block, start)
-            found += snapshot.search_radius(ready, float(radius), allowed, n_threads, None)
+            with arrays.counted_from(start):
+                found += snapshot.search_radius(self._ready(block, start), float(radius), allowed, n_threads, None)
         return [Neighbors(ids, distances) for ids, distances in found]
 
     def calibrate(self, queries: ArrayLike | None = None, k: int = 10) -> Calibration:
@@ -708,11 +709,11 @@ def build(
     row_bytes = width * {"float32": 4, "float16": 2, "bfloat16": 2}.get(encoding, 1)
     chosen = structure_of(structure, ("auto",))
     if chosen is None:
-        shadowed = row_bytes + width
-        if workload == "single" and encoding == "float32" and memory != "low" and n * row_bytes >= _SHADOW_FROM_BYTES:
-            if budget is None or n * shadowed <= budget:
+        can = row_bytes > width and metric != "manhattan"
+        if can and workload == "single" and memory != "low" and n * row_bytes >= _SHADOW_FROM_BYTES:
+            if budget is None or n * (row_bytes + width) <= budget:
                 chosen = Exact(shadow="scalar8")
-                reasons.append("a quarter more memory for an 8-bit shadow makes single queries faster")
+                reasons.append(f"an 8-bit shadow, {width / row_bytes:.0%} more memory, makes single queries faster")
             else:
                 reasons.append("there is no memory for an 8-bit shadow")
         chosen = chosen or Exact()

@@ -33,7 +33,8 @@ class Exact:
     shadow : {None, "scalar8"}
         ``"scalar8"`` keeps a second copy of the vectors in 8 bits a dimension, with a proved bound on its error. Only
         vectors that the bound cannot rule out are compared in full, so the answer is the same to the last bit; a
-        single query reads about a third of the memory, for a quarter more of it (float32).
+        single query reads about a third of the memory, for a quarter more of it (float32). Goes with the encodings
+        float32, float16 and bfloat16, and with every metric on numbers but manhattan.
 
     Notes
     -----
