@@ -5,10 +5,10 @@
 //! is decided by the column and the live rows of the version that asks, so all versions can share one table and
 //! readers need no lock.
 
-use std::hash::Hasher;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -22,6 +22,8 @@ use crate::memory::Allocator;
 pub const MAX_TEXT_BYTES: usize = 1 << 16;
 /// Bytes of text in one chunk of the arena.
 pub const ARENA_CHUNK_BYTES: usize = 1 << 20;
+/// Places of a table in a row that ids which differ hardly ever take: it is at most half full.
+const LONG_PROBE: usize = 64;
 
 /// One id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,12 +178,27 @@ pub struct TextIds {
     /// The bytes of all texts.
     pub arena: Column<u8>,
     table: Arc<IdTable>,
+    /// Whether places from a file were looked at, and what came of it.
+    plausible: Arc<OnceLock<bool>>,
 }
 
 impl TextIds {
+    /// Whether all texts together are no longer than the arena. Otherwise they overlap, and a small file could claim
+    /// more text than fits in memory. Looked at once, when a text is first asked for: opening stays quick.
+    fn is_plausible(&self) -> bool {
+        *self.plausible.get_or_init(|| {
+            let chunks = (0..self.arena.n_chunks()).map(|chunk| self.arena.chunk(chunk).len() as u64);
+            let slots = (0..self.slots.n_chunks()).flat_map(|chunk| self.slots.chunk(chunk));
+            slots.map(|slot| u64::from(slot.n_bytes)).sum::<u64>() <= chunks.sum()
+        })
+    }
+
     /// The text of a row. Places come from files too, so one that makes no sense reads as empty text.
     fn text(&self, row: Row) -> &str {
         let Some(&[slot]) = self.slots.get(row) else { return "" };
+        if slot.n_bytes as usize > MAX_TEXT_BYTES || !self.is_plausible() {
+            return "";
+        }
         let (chunk, at) = (slot.start as usize / ARENA_CHUNK_BYTES, slot.start as usize % ARENA_CHUNK_BYTES);
         let bytes = self.arena.chunk(chunk).get(at..at + slot.n_bytes as usize);
         bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("")
@@ -196,7 +213,18 @@ impl Ids {
 
     /// Texts from a file; the table is made when first asked.
     pub fn from_texts(slots: Column<TextSlot>, arena: Column<u8>) -> Self {
-        Ids::Text(TextIds { slots, arena, table: Arc::new(IdTable::unmade()) })
+        let (table, plausible) = (Arc::new(IdTable::unmade()), Arc::default());
+        Ids::Text(TextIds { slots, arena, table, plausible })
+    }
+
+    /// An error if places from a file overlap. It looks at all of them, once.
+    pub fn check_places(&self) -> Result<()> {
+        match self {
+            Ids::Text(ids) if !ids.is_plausible() => Err(Error::format(
+                "section 'text_places': texts overlap: they are longer than section 'texts'",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The word for the kind: `none`, `implicit`, `int` or `text`.
@@ -281,17 +309,22 @@ struct IdTable {
     slots: OnceLock<Box<[AtomicU32]>>,
 }
 
+/// Other keys in every process, so that nobody can write a file of ids that all fall on one place.
+static KEYS: LazyLock<(RandomState, u64, u64)> = LazyLock::new(|| {
+    let state = RandomState::new();
+    let (add, multiply) = (state.hash_one(1), state.hash_one(2) | 1);
+    (state, add, multiply)
+});
+
 fn hash(id: Id<'_>) -> u64 {
+    let (state, add, multiply) = &*KEYS;
     match id {
-        // The finaliser of splitmix64 (Steele, Lea and Flood, 2014).
         Id::Int(id) => {
-            let mut x = (id as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            x ^ (x >> 31)
+            let product = u128::from(id as u64 ^ add) * u128::from(*multiply);
+            (product >> 64) as u64 ^ product as u64
         }
         Id::Text(id) => {
-            let mut hasher = std::hash::DefaultHasher::new();
+            let mut hasher = state.build_hasher();
             hasher.write(id.as_bytes());
             hasher.finish()
         }
@@ -314,11 +347,26 @@ impl IdTable {
     fn slots(&self, ids: &Ids, live: &RowSet) -> &[AtomicU32] {
         self.slots.get_or_init(|| {
             let slots = Self::empty_slots(live.len());
-            for row in live.iter() {
-                Self::put(&slots, hash(ids.id(row)), row);
-            }
+            Self::put_live(&slots, ids, live);
             slots
         })
+    }
+
+    /// Puts all live rows into an empty table.
+    fn put_live(slots: &[AtomicU32], ids: &Ids, live: &RowSet) {
+        let mask = slots.len() - 1;
+        for row in live.iter() {
+            let id = ids.id(row);
+            let hash = hash(id);
+            // A file may have one id many times: the first rows of it will do. Looking for them only where many
+            // places in a row are taken costs other files nothing.
+            let at = |i: usize| slots[(hash as usize).wrapping_add(i) & mask].load(Ordering::Relaxed);
+            let taken = (0..LONG_PROBE).all(|i| at(i) != 0);
+            let is_twin = |i| ids.id(at(i) - 1) == id;
+            if !(taken && (0..LONG_PROBE).any(is_twin)) {
+                Self::put(slots, hash, row);
+            }
+        }
     }
 
     fn put(slots: &[AtomicU32], hash: u64, row: Row) {
@@ -411,7 +459,10 @@ impl IdsWriter {
                 "ids of this index are text: {n} vectors need ids, got none"
             )));
         }
-        Ok(IdList::Int((self.next_id..).take(n).collect()))
+        let end = i64::try_from(n).ok().and_then(|n| self.next_id.checked_add(n)).ok_or_else(|| {
+            Error::argument(format!("{n} vectors need ids: after {} no numbers are left", self.next_id))
+        })?;
+        Ok(IdList::Int((self.next_id..end).collect()))
     }
 
     /// Stages `ids` for the rows in `ranges`, which follow all rows staged before.
@@ -495,6 +546,8 @@ impl IdsWriter {
                 slots: slots.publish(free),
                 arena: arena.publish(&[]),
                 table: table.clone(),
+                // Those of a file were looked at before anything could be added.
+                plausible: Arc::new(OnceLock::from(true)),
             }),
         };
         let published = view(&self.table, &mut self.columns);
@@ -514,9 +567,7 @@ impl IdsWriter {
         // A new table of twice the size, without what is stale; versions in use keep theirs.
         self.table = Arc::new(IdTable::with_room_for(live.len().max(n_new) * 2));
         let slots = self.table.slots.get().expect("just made");
-        for row in live.iter() {
-            IdTable::put(slots, hash(published.id(row)), row);
-        }
+        IdTable::put_live(slots, &published, live);
         self.n_entries = live.len();
         view(&self.table, &mut self.columns)
     }

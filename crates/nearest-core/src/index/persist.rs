@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::snapshot::{Snapshot, check_numbers};
+use super::snapshot::{Snapshot, check_bits, check_numbers};
 use super::writer::ShadowView;
 use super::{Index, Spec};
 use crate::column::{CHUNK_ROWS, Column, Row};
@@ -219,6 +219,11 @@ impl Snapshot {
         let n_rows = Some(n as u64);
         let ids = match (view.section(IDS), view.section(TEXT_PLACES)) {
             (None, None) if n == 0 => Ids::None,
+            (None, None) if next_id < n as i64 => {
+                return Err(Error::format(format!(
+                    "section 'spec': the next id is {next_id} after {n} vectors"
+                )));
+            }
             (None, None) => Ids::Implicit,
             (Some(_), None) => {
                 let section = view.require(IDS, Dtype::I64, &[n_rows])?;
@@ -266,6 +271,13 @@ pub fn verify(view: &FileView) -> Result<()> {
                 .map_err(wrong)?;
         }
     });
+    if let (Encoding::Binary, Vectors::UInt8(column)) = (snapshot.spec.encoding, &snapshot.vectors) {
+        for chunk in 0..column.n_chunks() {
+            check_bits("vectors", column.chunk(chunk), snapshot.spec.dim, chunk * CHUNK_ROWS)
+                .map_err(wrong)?;
+        }
+    }
+    snapshot.ids.check_places()?;
     let ids = snapshot.ids();
     ids.check().map_err(|error| Error::format(error.to_string()))?;
     if !matches!(snapshot.ids, Ids::Implicit | Ids::None) {
@@ -274,7 +286,8 @@ pub fn verify(view: &FileView) -> Result<()> {
         }
     }
     if let crate::ids::IdList::Int(ids) = &ids {
-        if ids.iter().any(|&id| id >= snapshot.next_id) {
+        // After the largest number of all there is no next one.
+        if snapshot.next_id < i64::MAX && ids.iter().any(|&id| id >= snapshot.next_id) {
             return Err(Error::format(format!(
                 "the next id is {}, but a higher one is there",
                 snapshot.next_id
@@ -328,6 +341,9 @@ impl Index {
             view.verify()?;
         }
         let snapshot = Snapshot::read(&view)?;
+        if !mapped {
+            snapshot.ids.check_places()?;
+        }
         Ok(Self::from_snapshot(snapshot, mapped, Arc::new(SystemAllocator)))
     }
 }
