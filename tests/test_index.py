@@ -574,7 +574,7 @@ def test_properties(encoding: str, rng: np.random.Generator) -> None:
     assert "recall is 1 by construction" in index.explanation
     assert ("rounded to" in index.explanation) == (encoding in ("float16", "bfloat16"))
     stats = index.stats()
-    assert stats["n"] == 5
+    assert stats["n_vectors"] == 5
     assert stats["metric"] == metric
     assert any(name.endswith("_bytes") and value > 0 for name, value in stats.items())
     html = index._repr_html_()
@@ -609,7 +609,7 @@ def test_explain(rng: np.random.Generator) -> None:
     assert explained is not None
     assert explained["exact"] is True
     assert explained["recall"] == 1
-    assert (explained["n"], explained["n_compared"], explained["n_queries"]) == (100, 100, 3)
+    assert (explained["n_vectors"], explained["n_compared"], explained["n_queries"]) == (100, 100, 3)
     assert explained["filter_share"] is None
     for allowed in ([0, 2, 2, 4, 1, 10**9], np.arange(100) < 3, lambda ids: ids < 6):
         explained = index.search(np.ones(4), filter=allowed, explain=True).explanation

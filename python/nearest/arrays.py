@@ -96,6 +96,7 @@ def view(values: Any, name: str) -> Matrix:
     else:
         array = _view_foreign(values, name)
     kind = array.dtype.kind
+    # The name last: numpy makes it up each time.
     if kind in "fiu" or array.dtype.name == "bfloat16":
         return array
     if kind == "b":
@@ -213,6 +214,14 @@ def blocks(vectors: Matrix, dtype: np.dtype[Any], name: str, rows: int = 0) -> I
         yield start, _convert(part, buffer[: len(part)], name, start)
 
 
+def pieces(vectors: Matrix, dtype: np.dtype[Any], name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The whole where nothing must be converted, else its blocks."""
+    if is_ready(vectors, dtype):
+        yield 0, cast("NDArray[Any]", vectors)
+    else:
+        yield from blocks(vectors, dtype, name)
+
+
 def block_rows(width: int, dtype: np.dtype[Any]) -> int:
     """How many vectors make a block."""
     return max(1, BLOCK_BYTES // (width * dtype.itemsize))
@@ -258,15 +267,16 @@ def _convert(part: NDArray[Any], out: NDArray[Any], name: str, start: int) -> ND
         if int(part.min()) < low or int(part.max()) > high:
             wrong = (part < low) | (part > high)
             raise ArgumentError(f"{name}: {why}, got {part[wrong].flat[0]} in row {start + _first_row(wrong)}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.copyto(out, part, casting="unsafe")
-    if part.dtype.kind == "f" and part.itemsize > out.itemsize and out.size and np.isinf([out.min(), out.max()]).any():
-        wrong = np.isinf(out) & np.isfinite(part)
-        if wrong.any():
-            raise ArgumentError(
-                f"{name} must fit {out.dtype} (at most {np.finfo(out.dtype).max:.4g}), "
-                f"got {part[wrong].flat[0]:.4g} in row {start + _first_row(wrong)}"
-            )
+    try:
+        with np.errstate(over="raise", under="ignore", invalid="ignore"):
+            np.copyto(out, part, casting="unsafe")
+    except FloatingPointError:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            wrong = np.isfinite(part) & ~np.isfinite(part.astype(out.dtype))
+        raise ArgumentError(
+            f"{name} must fit {out.dtype} (at most {np.finfo(out.dtype).max:.4g}), "
+            f"got {part[wrong].flat[0]:.4g} in row {start + _first_row(wrong)}"
+        ) from None
     return out
 
 

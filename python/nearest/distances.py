@@ -143,16 +143,15 @@ def _knn_in_blocks(
 ) -> None:
     """`knn` for what must be converted."""
     k = best.ids.shape[1]
-    if not len(base):
-        # Queries are checked all the same.
-        base = np.empty((0, base.shape[1]), dtype)
-        for _, some in arrays.blocks(asked, query_dtype, "queries"):
-            _native.knn(base, some, 1, metric, n_threads, None)
-    for start, block in arrays.blocks(base, dtype, "vectors"):
-        for first, some in arrays.blocks(asked, query_dtype, "queries"):
+    base = base if len(base) else np.empty(base.shape, dtype)
+    for start, block in arrays.pieces(base, dtype, "vectors"):
+        for first, some in arrays.pieces(asked, query_dtype, "queries"):
+            # Without any vectors queries are checked all the same.
+            few = max(1, min(k, len(block)))
             with arrays.counted_from(max(start, first)):
-                ids, distances, _ = _native.knn(block, some, min(k, len(block)), metric, n_threads, None)
-            best.merge(first, ids + start, distances)
+                ids, distances, _ = _native.knn(block, some, few, metric, n_threads, None)
+            if len(block):
+                best.merge(first, ids + start, distances)
 
 
 def knn_graph(

@@ -188,7 +188,10 @@ class Index:
         from html import escape
 
         stats = self.stats()
-        rows = [(name, stats[name]) for name in ("n", "dim", "metric", "structure", "encoding", "id_kind", "read_only")]
+        rows = [
+            (name, stats[name])
+            for name in ("n_vectors", "dim", "metric", "structure", "encoding", "id_kind", "read_only")
+        ]
         rows += [(name, _size(value)) for name, value in stats.items() if name.endswith("_bytes")]
         cells = "".join(
             f"<tr><th style='text-align:left'>{escape(name)}</th>"
@@ -203,12 +206,12 @@ class Index:
         Returns
         -------
         dict
-            `n`, `dim`, `metric`, `structure`, `encoding`, `id_kind` (none, implicit, int or text), `read_only`, `seed`,
-            `explanation`, and the counts and bytes of the native module.
+            `n_vectors`, `dim`, `metric`, `structure`, `encoding`, `id_kind` (none, implicit, int or text), `read_only`,
+            `seed`, `explanation`, and the counts and bytes of the native module.
         """
         snapshot = self._snapshot()
         return {
-            "n": len(snapshot),
+            "n_vectors": len(snapshot),
             "dim": self.dim,
             "metric": self.metric,
             "structure": repr(self.structure),
@@ -471,6 +474,7 @@ class Index:
         if one:
             k = min(k, max(1, len(snapshot)))
         arrays.check_result(len(members), k)
+        n_threads = 1 if len(members) == 1 else n_threads
         found = neighbors(snapshot.neighbors_of(members, k, allowed, n_threads, None))
         if one:
             n = int(found.counts[0])
@@ -519,7 +523,7 @@ class Index:
         snapshot = self._snapshot()
         allowed = arrays.as_filter(filter, snapshot)
         found = []
-        for start, block in arrays.blocks(matrix, self._query_dtype, "queries"):
+        for start, block in arrays.pieces(matrix, self._query_dtype, "queries"):
             with arrays.counted_from(start):
                 found += snapshot.search_radius(self._ready(block, start), float(radius), allowed, n_threads, None)
         return [Neighbors(ids, distances) for ids, distances in found]
@@ -576,11 +580,12 @@ class Index:
             "structure": repr(self.structure),
             "exact": True,
             "recall": 1.0,
-            "n": n,
+            "n_vectors": n,
             "n_queries": n_queries,
             "n_compared": compared,
             "filter_share": None if allowed is None else (compared / n if n else 0.0),
-            "n_threads": n_threads or _native.default_n_threads(),
+            # A single query never waits for a pool.
+            "n_threads": 1 if n_queries == 1 else n_threads or _native.default_n_threads(),
             "kernels": _native.kernels()["level"],
         }
 
