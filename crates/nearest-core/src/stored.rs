@@ -21,11 +21,6 @@ pub trait Stored: Element {
     fn panel_byte(self) -> u8 {
         unreachable!("only integers are packed as they are")
     }
-
-    /// The value as an integer. Integers only.
-    fn to_i32(self) -> i32 {
-        unreachable!("only integers are packed as they are")
-    }
 }
 
 macro_rules! floats {
@@ -63,11 +58,6 @@ macro_rules! integers {
             #[inline(always)]
             fn panel_byte(self) -> u8 {
                 $panel_byte(self)
-            }
-
-            #[inline(always)]
-            fn to_i32(self) -> i32 {
-                i32::from(self)
             }
         }
     )*};

@@ -115,6 +115,20 @@ fn twin<C: Comparer>(
         .collect()
 }
 
+/// Fails with the first query that differs.
+fn same(found: &[Vec<Candidate>], expected: &[Vec<Candidate>], label: &str) {
+    assert_eq!(found.len(), expected.len(), "{label}");
+    for (q, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let missing: Vec<_> = expected.iter().filter(|c| !found.contains(c)).collect();
+        let extra: Vec<_> = found.iter().filter(|c| !expected.contains(c)).collect();
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "{label}: query {q} misses {missing:?}, has {extra:?}"
+        );
+        assert_eq!(found, expected, "{label}: query {q}");
+    }
+}
+
 /// Searches in every way there is and compares each with the twin.
 fn check<T: Stored>(vectors: &[T], queries: &[f32], dim: usize, metric: Metric, k: usize, label: &str) {
     let n = vectors.len() / dim;
@@ -162,7 +176,7 @@ fn check<T: Stored>(vectors: &[T], queries: &[f32], dim: usize, metric: Metric, 
                 for n_threads in [1, 3] {
                     let work = Work::new(Some(n_threads), &Silent);
                     let found = search(&scope, &comparer, k, None, &ByRow, &work).unwrap();
-                    assert_eq!(found, expected, "{label} {} shadow {with_shadow}", kernels.name());
+                    same(&found, &expected, &format!("{label} {} shadow {with_shadow}", kernels.name()));
                 }
                 // One by one gives what the batch gives.
                 let one = Numbers::<T>::new(kernels, metric, dim, &queries[..dim]);
@@ -175,7 +189,7 @@ fn check<T: Stored>(vectors: &[T], queries: &[f32], dim: usize, metric: Metric, 
                     });
                     let found =
                         search_radius(&scope, &comparer, radius, None, &ByRow, &Work::inline()).unwrap();
-                    assert_eq!(found, within, "{label} radius {radius}");
+                    same(&found, &within, &format!("{label} radius {radius} {}", kernels.name()));
                 }
             }
         }

@@ -5,7 +5,7 @@ use nearest_core::encoding::{Kind, Values};
 use nearest_core::error::{Error, Result};
 use nearest_core::exact::{self, Bits, Comparer, Numbers, Scope};
 use nearest_core::ids::IdList;
-use nearest_core::index::check_numbers;
+use nearest_core::index::{check_many_numbers, check_numbers};
 use nearest_core::metric::Metric;
 use nearest_core::work::Work;
 use nearest_core::{candidates, memory, work};
@@ -113,7 +113,7 @@ fn numbers<K: Kind, T: Compare>(
     let kernels = Kernels::best();
     let check_vectors = || match K::IS_INTEGER && !metric.is_angular() {
         true => Ok(()),
-        false => check_numbers(kernels, name, vectors, dim, 0, metric),
+        false => check_many_numbers(kernels, name, vectors, dim, metric, work),
     };
     let as_queries = |rows: &[K]| Numbers::of_rows(kernels, metric, dim, rows);
     match queries {

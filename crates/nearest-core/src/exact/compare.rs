@@ -33,6 +33,9 @@ pub trait Comparer: Sync {
         positions: &mut Vec<u32>,
     );
 
+    /// The metric, where rows have a centre.
+    fn metric(&self) -> Option<Metric>;
+
     /// The canonical distance.
     fn distance(&self, query: usize, row: &[Self::Element]) -> f32;
 
@@ -254,6 +257,10 @@ impl<T: Stored> Comparer for Numbers<'_, T> {
         scratch.values = values;
     }
 
+    fn metric(&self) -> Option<Metric> {
+        Some(self.metric)
+    }
+
     fn multiplier<'m>(&'m self, scope: &Scope<'_, T>, mutual: bool) -> Option<Multiplier<'m, T>> {
         Multiplier::new(self, scope, mutual)
     }
@@ -328,6 +335,10 @@ impl Comparer for Bits<'_> {
                 positions.push(i as u32);
             }
         }
+    }
+
+    fn metric(&self) -> Option<Metric> {
+        None
     }
 
     fn multiplier<'m>(&'m self, _: &Scope<'_, u8>, _: bool) -> Option<Multiplier<'m, u8>> {

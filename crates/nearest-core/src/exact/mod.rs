@@ -24,7 +24,7 @@ pub use compare::{Bits, Comparer, Numbers};
 pub use pairs::{knn_graph, pairwise};
 
 pub use search::{Found, search, search_radius};
-pub use shadow::{Shadow, ShadowBlock, shadow_bytes};
+pub use shadow::{Shadow, shadow_bytes};
 
 use crate::column::Row;
 use crate::live::bits;

@@ -1,18 +1,14 @@
 //! All pairs: the neighbours of every vector, and the whole matrix of distances.
 //!
-//! `knn_graph` computes each pair once: a tile of two groups of rows lowers the k-th distances of both. Estimates are
-//! compared with the threshold of the query and, in the same registers, with that of the row (`mutual` of the tile):
-//! with the row's own T = (‖x̃‖² − D²)/2 (euclidean; see `multiply.rs` for the others) the pair matters to the row if
-//!
-//! q̃·x̃ − T ≥ ‖q̃‖²/2 (euclidean), q·x − T ≥ 0 (inner product, cosine with T = cos D and ‖q‖ as weight).
+//! `knn_graph` computes each pair once: a tile of two groups of rows lowers the k-th distances of both.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nearest_kernels::{Hit, PANEL_ROWS, PanelRows, Rows};
+use nearest_kernels::Rows;
 
 use super::compare::{Comparer, Scratch};
-use super::multiply::{Multiplier, Mutual, Packed, centre_of};
+use super::multiply::{self, Multiplier, MutualLists, Pair, centre_of};
 use super::{BLOCK_ROWS, Scope};
 use crate::candidates::{ByRow, Candidate, Candidates};
 use crate::column::Row;
@@ -43,8 +39,8 @@ pub fn knn_graph<C: Comparer>(
     let groups: Vec<Mutex<Vec<Candidates>>> =
         (0..n_groups).map(|group| Mutex::new(vec![Candidates::new(k); rows_of(group).len()])).collect();
     let mut scope = Scope::of(vectors, width);
-    let centre = centre_of(&scope);
-    scope.centre = Some(&centre);
+    let centre = as_queries(&vectors[..width]).metric().map(|metric| centre_of(&scope, metric));
+    scope.centre = centre.as_deref();
     // Pairs of groups by their distance apart: neighbouring tasks touch different groups, and each group meets
     // itself first, which gives its rows limits.
     let pairs: Vec<(usize, usize)> =
@@ -79,11 +75,7 @@ fn lock(group: &Mutex<Vec<Candidates>>) -> MutexGuard<'_, Vec<Candidates>> {
 struct Buffers {
     scratch: Scratch,
     positions: Vec<u32>,
-    packed: Packed,
-    codes: Vec<u8>,
-    hits: Vec<Hit<i32>>,
-    threshold: Vec<f32>,
-    mutual_threshold: Vec<f32>,
+    multiply: multiply::Buffers,
 }
 
 /// Two groups of rows to compare; the first are the queries.
@@ -94,114 +86,83 @@ struct Task<'t, 's, C: Comparer> {
     b: Range<usize>,
 }
 
+/// The lists of both groups, for some rows of the second from `first` on.
+struct Lists<'l> {
+    mine: &'l mut [Candidates],
+    /// Nothing where a group meets itself: then each pair comes up twice, once for each of its rows.
+    other: Option<&'l mut [Candidates]>,
+    a: usize,
+    b: usize,
+    first: usize,
+}
+
+impl MutualLists for Lists<'_> {
+    fn limit(&self, query: usize) -> f32 {
+        self.mine[query].limit()
+    }
+
+    fn row_limit(&self, row: usize) -> f32 {
+        self.other.as_deref().map_or(f32::NEG_INFINITY, |other| other[self.first + row].limit())
+    }
+
+    fn offer(&mut self, Pair { query: q, row, distance }: Pair) -> bool {
+        let r = self.first + row;
+        let (query, row) = ((self.a + q) as Row, (self.b + r) as Row);
+        if query == row {
+            return false;
+        }
+        if let Some(other) = self.other.as_deref_mut() {
+            other[r].offer(Candidate { distance, row: query }, &ByRow);
+        }
+        let limit = self.mine[q].limit();
+        self.mine[q].offer(Candidate { distance, row }, &ByRow) && self.mine[q].limit() < limit
+    }
+}
+
 impl<'s, C: Comparer> Task<'_, 's, C> {
     fn rows(&self, rows: Range<usize>) -> &'s [C::Element] {
         let width = self.scope.width;
         &self.scope.parts[0].vectors[rows.start * width..rows.end * width]
     }
 
-    /// Offers a pair to both its rows.
-    fn offer(
-        &self,
-        (q, r): (usize, usize),
-        distance: f32,
-        mine: &mut [Candidates],
-        other: Option<&mut Vec<Candidates>>,
-    ) {
-        let (query, row) = ((self.a.start + q) as Row, (self.b.start + r) as Row);
-        if query == row {
-            return;
-        }
-        mine[q].offer(Candidate { distance, row }, &ByRow);
-        if let Some(other) = other {
-            other[r].offer(Candidate { distance, row: query }, &ByRow);
-        }
+    fn lists<'l>(&self, mine: &'l mut [Candidates], other: Option<&'l mut Vec<Candidates>>) -> Lists<'l> {
+        Lists { mine, other: other.map(Vec::as_mut_slice), a: self.a.start, b: self.b.start, first: 0 }
     }
 
     fn multiply(
         &self,
         multiplier: &Multiplier<'_, C::Element>,
         mine: &mut [Candidates],
-        mut other: Option<&mut Vec<Candidates>>,
+        other: Option<&mut Vec<Candidates>>,
         buffers: &mut Buffers,
     ) {
-        let Buffers { positions, packed, codes, hits, threshold, mutual_threshold, .. } = buffers;
-        let width = self.scope.width;
+        let is_mutual = other.is_some();
+        let mut lists = self.lists(mine, other);
         for start in self.b.clone().step_by(BLOCK_ROWS) {
-            let rows = start..(start + BLOCK_ROWS).min(self.b.end);
-            positions.clear();
-            positions.extend(0..rows.len() as u32);
-            let vectors = self.rows(rows.clone());
-            multiplier.pack(vectors, positions, packed, codes);
-            let bounds = packed.bounds;
-            threshold.clear();
-            threshold.extend(
-                mine.iter().enumerate().map(|(q, heap)| multiplier.threshold(q, heap.limit(), bounds)),
-            );
-            for panel in 0..rows.len().div_ceil(PANEL_ROWS) {
-                let first = start - self.b.start + panel * PANEL_ROWS;
-                let n_rows = PANEL_ROWS.min(rows.len() - panel * PANEL_ROWS);
-                let own = other.as_deref().map(|other| {
-                    let limits = other[first..first + n_rows].iter().map(Candidates::limit);
-                    multiplier.mutual(packed, panel, limits)
-                });
-                mutual_threshold.clear();
-                if let Some(own) = &own {
-                    mutual_threshold
-                        .extend((0..mine.len()).map(|q| multiplier.mutual_threshold(q, bounds, own)));
-                }
-                let tile = PanelRows {
-                    mutual: own.as_ref().map(|own: &Mutual| &own.bias),
-                    ..packed.panel(panel, multiplier.depth())
-                };
-                hits.clear();
-                let queries = multiplier.panel_queries(0..mine.len(), threshold, mutual_threshold);
-                multiplier.kernels().tile_i8(&tile, &queries, hits);
-                for hit in hits.iter() {
-                    let (q, r) = (hit.query as usize, hit.row as usize);
-                    if r >= n_rows {
-                        continue;
-                    }
-                    let at = panel * PANEL_ROWS + r;
-                    let row = &vectors[at * width..(at + 1) * width];
-                    let distance = multiplier.hit_distance(q, hit.sum, packed, at, row);
-                    let limit = mine[q].limit();
-                    self.offer((q, first + r), distance, mine, other.as_deref_mut());
-                    if mine[q].limit() < limit {
-                        threshold[q] = multiplier.threshold(q, mine[q].limit(), bounds);
-                    }
-                }
-            }
+            lists.first = start - self.b.start;
+            let vectors = self.rows(start..(start + BLOCK_ROWS).min(self.b.end));
+            multiplier.run_mutual(vectors, &mut buffers.multiply, &mut lists, is_mutual);
         }
     }
 
-    fn compare(
-        &self,
-        mine: &mut [Candidates],
-        mut other: Option<&mut Vec<Candidates>>,
-        buffers: &mut Buffers,
-    ) {
+    fn compare(&self, mine: &mut [Candidates], other: Option<&mut Vec<Candidates>>, buffers: &mut Buffers) {
         let Buffers { scratch, positions, .. } = buffers;
         let width = self.scope.width;
         let group = self.comparer.group_rows(width);
+        let mut lists = self.lists(mine, other);
         for start in self.b.clone().step_by(group) {
-            let rows = start..(start + group).min(self.b.end);
-            let vectors = self.rows(rows.clone());
-            let first = start - self.b.start;
-            for q in 0..mine.len() {
-                let others = other.as_deref().map_or(f32::NEG_INFINITY, |other| {
-                    other[first..first + rows.len()]
-                        .iter()
-                        .map(Candidates::limit)
-                        .fold(f32::NEG_INFINITY, f32::max)
-                });
-                let limit = mine[q].limit().max(others);
+            let vectors = self.rows(start..(start + group).min(self.b.end));
+            let n = vectors.len() / width;
+            lists.first = start - self.b.start;
+            for q in 0..self.a.len() {
+                let rows_limit = (0..n).map(|row| lists.row_limit(row)).fold(f32::NEG_INFINITY, f32::max);
+                let limit = lists.limit(q).max(rows_limit);
                 positions.clear();
-                self.comparer.select(q, Rows::Contiguous(vectors), rows.len(), limit, scratch, positions);
+                self.comparer.select(q, Rows::Contiguous(vectors), n, limit, scratch, positions);
                 for &position in positions.iter() {
-                    let r = position as usize;
-                    let distance = self.comparer.distance(q, &vectors[r * width..(r + 1) * width]);
-                    self.offer((q, first + r), distance, mine, other.as_deref_mut());
+                    let row = position as usize;
+                    let distance = self.comparer.distance(q, &vectors[row * width..(row + 1) * width]);
+                    lists.offer(Pair { query: q, row, distance });
                 }
             }
         }

@@ -1,21 +1,21 @@
 //! A shadow: packed 8-bit rows kept beside the vectors, so that a single query reads a quarter of the bytes.
 //!
-//! Blocks of [`BLOCK_ROWS`] rows, each self-contained: 32 panels of codes, then scale, norm, error and inverse norm of
-//! every row. Exact all the same: the shadow only selects (see `multiply.rs`).
+//! Blocks of [`BLOCK_ROWS`] rows, each self-contained: 32 panels of codes, then scale, bias, norm and error of every row
+//! as four arrays, then the bounds of them all. Exact all the same: the shadow only selects (see `multiply.rs`).
 
-use nearest_kernels::{Kernels, PANEL_ROWS, pack_panel_bytes, panel_depth};
+use nearest_kernels::{Kernels, panel_depth};
 
-use super::BLOCK_ROWS;
-use super::multiply::{Bounds, RowTerms};
+use super::multiply::{Bounds, N_TERMS, PackedBlock, RowTerms, centre_of, pack_rows};
+use super::{BLOCK_ROWS, Scope};
 use crate::metric::Metric;
 use crate::stored::Stored;
 
 /// Floats at the end of a block: the bounds, padded to a cache line.
-const BOUNDS: usize = 16;
+const N_BOUNDS: usize = 16;
 
 /// Bytes of one block.
 pub fn shadow_bytes(dim: usize) -> usize {
-    BLOCK_ROWS * panel_depth(dim) + (2 * BLOCK_ROWS + BOUNDS) * size_of::<f32>()
+    BLOCK_ROWS * panel_depth(dim) + (N_TERMS * BLOCK_ROWS + N_BOUNDS) * size_of::<f32>()
 }
 
 /// Makes blocks of a shadow.
@@ -34,66 +34,40 @@ impl Shadow {
 
     /// A shadow for rows like these.
     pub fn for_rows<T: Stored>(rows: &[T], dim: usize, metric: Metric) -> Self {
-        Self::new(super::multiply::centre_of(&super::Scope::of(rows, dim)), metric)
+        Self::new(centre_of(&Scope::of(rows, dim), metric), metric)
     }
 
     /// Packs [`BLOCK_ROWS`] rows into `block`, which has [`shadow_bytes`].
     pub fn pack<T: Stored>(&self, kernels: &Kernels, rows: &[T], block: &mut [u8]) {
         let dim = self.centre.len();
-        let depth = panel_depth(dim);
         assert!(rows.len() == BLOCK_ROWS * dim && block.len() == shadow_bytes(dim));
-        let (panels, terms) = block.split_at_mut(BLOCK_ROWS * depth);
-        let terms: &mut [f32] = bytemuck::cast_slice_mut(terms);
-        let mut bounds = Bounds { tame: true, ..Bounds::default() };
-        let mut codes = vec![0; PANEL_ROWS * dim];
-        for (p, rows) in rows.chunks_exact(PANEL_ROWS * dim).enumerate() {
-            for (i, row) in rows.chunks_exact(dim).enumerate() {
-                let of = RowTerms::of(kernels, row, &self.centre, &mut codes[i * dim..(i + 1) * dim]);
-                let at = p * PANEL_ROWS + i;
-                (terms[at], terms[BLOCK_ROWS + at]) = of.bound(self.metric, &mut bounds);
-            }
-            let size = PANEL_ROWS * depth;
-            pack_panel_bytes(&codes, dim, &mut panels[p * size..(p + 1) * size]);
-        }
+        let mut bounds = Bounds::NONE;
+        let mut scratch = Vec::new();
+        let mut codes = vec![0; BLOCK_ROWS * dim];
+        let of_rows: Vec<RowTerms> = rows
+            .chunks_exact(dim)
+            .zip(codes.chunks_exact_mut(dim))
+            .map(|(row, place)| {
+                RowTerms::of(kernels, self.metric, row, &self.centre, &mut scratch, place, &mut bounds)
+            })
+            .collect();
+        let (mut panels, mut terms) = (Vec::new(), Vec::new());
+        pack_rows(&codes, dim, &of_rows, &mut panels, &mut terms);
         let tame = f32::from(u8::from(bounds.tame));
-        terms[2 * BLOCK_ROWS..][..4].copy_from_slice(&[bounds.norm, bounds.error, bounds.bias, tame]);
+        terms.extend([bounds.norm, bounds.error, bounds.smallest_error, bounds.bias, tame]);
+        terms.resize(N_TERMS * BLOCK_ROWS + N_BOUNDS, 0.0);
+        let (place, rest) = block.split_at_mut(panels.len());
+        place.copy_from_slice(&panels);
+        rest.copy_from_slice(bytemuck::cast_slice(&terms));
     }
 }
 
-/// One block of a shadow.
-#[derive(Clone, Copy, Debug)]
-pub struct ShadowBlock<'a> {
-    panels: &'a [u8],
-    terms: &'a [f32],
-    depth: usize,
-}
-
-impl<'a> ShadowBlock<'a> {
-    /// The i-th of some blocks, if there are so many.
-    pub fn of(blocks: &'a [u8], dim: usize, i: usize) -> Option<Self> {
-        let size = shadow_bytes(dim);
-        let block = blocks.get(i * size..(i + 1) * size)?;
-        let depth = panel_depth(dim);
-        let (panels, terms) = block.split_at(BLOCK_ROWS * depth);
-        Some(Self { panels, terms: bytemuck::try_cast_slice(terms).ok()?, depth })
-    }
-
-    /// The codes of one panel.
-    pub(super) fn panel(&self, panel: usize) -> &'a [u8] {
-        let size = PANEL_ROWS * self.depth;
-        &self.panels[panel * size..(panel + 1) * size]
-    }
-
-    /// (scale, bias) of the rows of one panel.
-    pub(super) fn terms(&self, panel: usize) -> (&'a [f32; PANEL_ROWS], &'a [f32; PANEL_ROWS]) {
-        let (scale, rest) = self.terms.split_at(BLOCK_ROWS);
-        let part = |terms: &'a [f32]| terms[panel * PANEL_ROWS..].first_chunk().expect("32 panels a block");
-        (part(scale), part(rest))
-    }
-
-    /// What the rows have at most.
-    pub(super) fn bounds(&self) -> Bounds {
-        let [norm, error, bias, tame] = self.terms[2 * BLOCK_ROWS..][..4] else { unreachable!("16 floats") };
-        Bounds { norm, error, bias, tame: tame == 1.0 }
-    }
+/// The i-th of some blocks, if there are so many.
+pub(super) fn shadow_block(blocks: &[u8], dim: usize, i: usize) -> Option<PackedBlock<'_>> {
+    let (size, depth) = (shadow_bytes(dim), panel_depth(dim));
+    let (panels, terms) = blocks.get(i * size..(i + 1) * size)?.split_at(BLOCK_ROWS * depth);
+    let (terms, bounds) = bytemuck::try_cast_slice::<u8, f32>(terms).ok()?.split_at(N_TERMS * BLOCK_ROWS);
+    let &[norm, error, smallest_error, bias, tame, ..] = bounds else { return None };
+    let bounds = Bounds { norm, error, smallest_error, bias, tame: tame == 1.0 };
+    Some(PackedBlock { panels, terms, depth, bounds })
 }

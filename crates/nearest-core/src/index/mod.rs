@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use nearest_kernels::{Kernels, MAX_DIM};
 
 pub use persist::{IndexSpec, describe_spec, verify};
-pub use snapshot::{Allowed, Neighbors, Queries, Snapshot, Stats, check_numbers};
+pub use snapshot::{Allowed, Neighbors, Queries, Snapshot, Stats, check_many_numbers, check_numbers};
 use writer::Writer;
 pub use writer::{Stage, Zeros};
 

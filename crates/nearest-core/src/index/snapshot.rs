@@ -352,6 +352,26 @@ pub fn check_numbers<T: Stored>(
     Ok(())
 }
 
+/// [`check_numbers`] for many vectors, on all threads of the work.
+pub fn check_many_numbers<T: Stored>(
+    kernels: &Kernels,
+    what: &str,
+    values: &[T],
+    dim: usize,
+    metric: crate::metric::Metric,
+    work: &Work<'_>,
+) -> Result<()> {
+    // Some 100 µs each, so that few vectors start no thread.
+    let rows = (1usize << 20).div_ceil(dim);
+    let parts: Vec<&[T]> = values.chunks(rows * dim).collect();
+    work.for_each(
+        "checking",
+        parts.len(),
+        || (),
+        |(), i| check_numbers(kernels, what, parts[i], dim, i * rows, metric),
+    )
+}
+
 /// An error if a row has bits beyond `dim`.
 pub fn check_bits(what: &str, bytes: &[u8], dim: usize, first: usize) -> Result<()> {
     let n_bytes = dim.div_ceil(8);
