@@ -1,0 +1,125 @@
+"""Faiss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .base import Adapter, AllPairs, Array, Built, ParameterSet, SetInfo, blas_environments, float32_rows, powers
+from .numpy import loaded_blas
+
+# Where a search keeps its effort.
+_KNOBS = {"n_probe": "nprobe", "ef": "efSearch", "rerank_factor": "k_factor_rf"}
+
+
+class _Index(Built):
+    def __init__(self, library: Any, index: Any, normalised: bool) -> None:
+        self.library, self.index, self.normalised = library, index, normalised
+
+    def prepare(self, queries: Array) -> Any:
+        return float32_rows(queries, normalised=self.normalised)
+
+    def set_effort(self, effort: dict[str, Any], n_threads: int) -> None:
+        self.library.omp_set_num_threads(n_threads)
+        space = self.library.ParameterSpace()
+        for name, value in effort.items():
+            space.set_index_parameter(self.index, _KNOBS[name], value)
+
+    def search(self, queries: Any, k: int) -> Any:
+        return self.index.search(queries, k)[1]
+
+    def search_one(self, query: Any, k: int) -> Any:
+        return self.index.search(query[None], k)[1][0]
+
+    def memory_bytes(self) -> int | None:
+        return len(self.library.serialize_index(self.index))
+
+    def save(self, path: str) -> None:
+        self.library.write_index(self.index, path)
+
+
+class _Flat(_Index):
+    def scanned_bytes(self) -> int | None:
+        return int(self.index.ntotal * self.index.code_size)
+
+
+class _AllPairs(AllPairs):
+    def __init__(self, library: Any, rows: Array, kind: Any) -> None:
+        self.library, self.rows, self.kind = library, rows, kind
+        self.asked = rows
+
+    def set_effort(self, effort: dict[str, Any], n_threads: int) -> None:
+        self.library.omp_set_num_threads(n_threads)
+
+    def prepare_graph(self, rows: Array) -> None:
+        self.asked = self.rows if len(rows) == len(self.rows) else self.rows[rows]
+
+    def knn_graph(self, k: int) -> Any:
+        # One more, since every member finds itself; telling it from its duplicates is left to the caller.
+        return self.library.knn(self.asked, self.rows, k + 1, metric=self.kind)[1]
+
+
+class Faiss(Adapter):
+    name = "faiss"
+    module = "faiss"
+    distributions = ("faiss-cpu",)
+
+    def details(self) -> dict[str, Any]:
+        return {"compiled_for": self.library().get_compile_options().strip(), **loaded_blas()}
+
+    def refuses(self, info: SetInfo) -> str | None:
+        known = ("euclidean", "sqeuclidean", "cosine", "inner_product")
+        return None if info.metric in known else f"as set up here it knows {', '.join(known)}"
+
+    def parameters(self, info: SetInfo) -> list[ParameterSet]:
+        sets = [
+            ParameterSet(f"Flat{name}", {"factory": "Flat"}, exhaustive=True, exact=True, environment=environment)
+            for name, environment in blas_environments()
+        ]
+        # What Faiss has for data that are not float32: bytes and halves as they are, compared one by one.
+        if info.dtype == "uint8" and info.metric in ("euclidean", "sqeuclidean"):
+            sets.append(ParameterSet("SQ8 direct", {"factory": "SQ8_direct"}, exhaustive=True, exact=True))
+        if info.dtype == "float16" and info.metric == "inner_product":
+            sets.append(ParameterSet("SQfp16", {"factory": "SQfp16"}, exhaustive=True, exact=True))
+        n_lists = max(1, min(1 << round(math.log2(4 * math.sqrt(info.n))), info.n // 39))
+        probes = tuple({"n_probe": n_probe} for n_probe in powers(1, min(n_lists, 256)))
+        efs = tuple({"ef": ef} for ef in powers(16, 1024))
+        sets.append(ParameterSet(f"IVF{n_lists},Flat", {"factory": f"IVF{n_lists},Flat"}, probes))
+        if info.dim % 2 == 0 and info.n >= 1000:
+            factory = f"IVF{n_lists},PQ{info.dim // 2}x4fs,RFlat"
+            reranked = tuple({**probe, "rerank_factor": 8} for probe in probes)
+            sets.append(ParameterSet(factory, {"factory": factory}, reranked))
+        for degree in (16, 32):
+            params = {"factory": f"HNSW{degree},Flat", "ef_build": 200}
+            sets.append(ParameterSet(f"HNSW{degree},Flat, ef_build 200", params, efs))
+        return sets
+
+    def graph_parameters(self, info: SetInfo) -> list[ParameterSet]:
+        return [
+            ParameterSet(f"knn{name}", {"all_pairs": True}, exhaustive=True, exact=True, environment=environment)
+            for name, environment in blas_environments()
+        ]
+
+    def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
+        faiss = self.library()
+        faiss.omp_set_num_threads(n_threads)
+        rows = float32_rows(vectors, normalised=metric == "cosine")
+        kind = faiss.METRIC_L2 if metric in ("euclidean", "sqeuclidean") else faiss.METRIC_INNER_PRODUCT
+        if params.get("all_pairs"):
+            return _AllPairs(faiss, rows, kind)
+        dim = rows.shape[1]
+        factory = params["factory"]
+        if factory == "SQ8_direct":
+            index = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_8bit_direct, kind)
+        else:
+            index = faiss.index_factory(dim, factory, kind)
+        if "ef_build" in params:
+            index.hnsw.efConstruction = params["ef_build"]
+        if not index.is_trained:
+            index.train(rows)
+        index.add(rows)
+        flat = factory in ("Flat", "SQ8_direct", "SQfp16")
+        return (_Flat if flat else _Index)(faiss, index, metric == "cosine")
+
+
+ADAPTER = Faiss()

@@ -1,0 +1,507 @@
+"""The benchmarks: that they measure what they say. Nothing here looks at a time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+from nearest import ArgumentError
+from nearest.bench import adapters, machine, record, report, runner, truth
+from nearest.bench.adapters import ParameterSet, SetInfo
+from nearest.bench.data import DataSet, Spec, find_file, missing, open_data
+from nearest.bench.runner import Comparison, Contender, Entry, Settings
+from nearest.bench.worker import Worker, WorkerError
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+DEFINITIONS = sorted(path.stem.rstrip("_").replace("_", "-") for path in (BENCHMARKS / "definitions").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    return open_data("synthetic:n=800,dim=12,queries=30,clusters=8,seed=3", tmp_path_factory.mktemp("data"))
+
+
+# --- the truth ---
+
+
+@pytest.mark.parametrize("metric", oracle.METRICS)
+def test_truth_is_that_of_the_oracle(metric: str, rng: np.random.Generator) -> None:
+    if metric in oracle.BITS:
+        vectors, queries = (rng.integers(0, 256, (n, 4), dtype=np.uint8) for n in (300, 7))
+        vectors[0] = queries[0] = 0
+    else:
+        vectors, queries = (rng.standard_normal((n, 9)).astype(np.float32) for n in (300, 7))
+    vectors[5] = vectors[200]
+    found = truth.exact_neighbors(vectors, queries, 11, metric)
+    expected = oracle.distances(queries, vectors, metric)
+    distances = truth.canonical_distances(vectors, queries, found, metric)
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :11], rtol=1e-12, atol=1e-12)
+    assert truth.score(vectors, queries, found, found, metric).n_wrong == 0
+
+
+def test_truth_far_from_the_origin(rng: np.random.Generator) -> None:
+    vectors = (100 + 1e-4 * rng.standard_normal((2000, 16))).astype(np.float32)
+    found = truth.exact_neighbors(vectors, vectors[:50], 3, "euclidean")
+    assert (truth.canonical_distances(vectors, vectors[:50], found, "euclidean")[:, 0] == 0).all()
+
+
+def test_truth_takes_the_lower_id_of_equals_and_no_more_than_there_are() -> None:
+    vectors = np.float32([[1, 0], [0, 1], [1, 0], [0, 1]])
+    found = truth.exact_neighbors(vectors, np.float32([[1, 0], [0, 2]]), 9, "euclidean")
+    assert found.tolist() == [[0, 2, 1, 3], [1, 3, 0, 2]]
+
+
+def test_recall_counts_ties_by_distance() -> None:
+    vectors = np.float32([[0], [1], [-1], [5]])
+    queries, true = np.float32([[0]]), np.array([[0, 1]])
+    assert truth.score(vectors, queries, np.array([[0, 2]]), true, "euclidean").recall == 1
+    missed = truth.score(vectors, queries, np.array([[0, 3]]), true, "euclidean")
+    assert (missed.recall, missed.n_wrong, missed.excess) == (0.5, 1, 4.0)
+
+
+@pytest.mark.parametrize("found", [[0, 0], [0, -1], [0, 99]], ids=["twice", "empty", "no such id"])
+def test_recall_takes_no_id_twice_and_none_that_is_not_there(found: list[int]) -> None:
+    vectors = np.float32([[0], [1], [5]])
+    result = truth.score(vectors, np.float32([[0]]), np.array([found]), np.array([[0, 1]]), "euclidean")
+    assert (result.recall, result.n_wrong) == (0.5, 1)
+
+
+def test_score_wants_the_truth_of_these_queries() -> None:
+    with pytest.raises(ArgumentError, match=r"truth must have shape \(1, at least 2\)"):
+        truth.score(
+            np.zeros((3, 1)), np.zeros((1, 1)), np.zeros((1, 2), np.int64), np.zeros((1, 1), np.int64), "cosine"
+        )
+
+
+# --- data sets ---
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("photos:size=3", "unknown option 'size'"),
+        ("photos:n=many", "n must be a number"),
+        ("photos:n=0", "n must be at least 1"),
+        ("photos:clusters=3", "are for synthetic sets"),
+        ("photos:dtype=object", "dtype must be one of"),
+        ("photos:metric=l2", "metric must be one of"),
+        ("", "expected the name"),
+    ],
+)
+def test_specs_that_make_no_sense(text: str, says: str) -> None:
+    with pytest.raises(ArgumentError, match=says):
+        Spec.parse(text)
+
+
+def test_a_synthetic_set_is_the_same_each_time(data: DataSet, tmp_path: Path) -> None:
+    again = open_data(data.about["spec"], tmp_path)
+    assert again.about == data.about
+    np.testing.assert_array_equal(again.vectors, data.vectors)
+    np.testing.assert_array_equal(again.truth, data.truth)
+    other = open_data(data.about["spec"].replace("seed=3", "seed=4"), tmp_path)
+    assert other.about["vectors_sha256"] != data.about["vectors_sha256"]
+
+
+def test_a_synthetic_set_has_clusters_and_holds_its_queries_out(data: DataSet) -> None:
+    assert (data.vectors.shape, data.queries.shape) == ((800, 12), (30, 12))
+    assert data.about["synthetic"]
+    assert "synthetic" in str(data)
+    nearest_one = truth.canonical_distances(data.vectors, data.queries, data.truth[:, :1], data.metric)
+    assert (nearest_one > 0).all()
+    # Neighbors are much nearer than vectors are on average.
+    away = truth.canonical_distances(data.vectors, data.queries, np.tile(np.arange(0, 800, 16), (30, 1)), data.metric)
+    assert nearest_one.mean() < 0.6 * away.mean()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8", "int8"])
+def test_synthetic_sets_of_other_types(dtype: str, tmp_path: Path) -> None:
+    one = open_data(f"synthetic:n=300,dim=6,queries=5,dtype={dtype}", tmp_path)
+    assert one.vectors.dtype == one.queries.dtype == dtype
+    assert len(np.unique(one.vectors)) > 30
+
+
+def test_a_set_is_kept_and_made_again_when_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setenv("NEAREST_DATA", str(tmp_path))
+    assert "no such file" in (missing("mine") or "")
+    with pytest.raises(FileNotFoundError, match="NEAREST_DATA"):
+        open_data("mine", tmp_path / "out")
+    base, queries = rng.integers(0, 50, (200, 5), dtype=np.uint8), rng.integers(0, 50, (9, 5), dtype=np.uint8)
+    np.savez(tmp_path / "mine.npz", base=base, queries=queries, metric="cosine")
+    assert find_file("mine") == tmp_path / "mine.npz"
+    said: list[str] = []
+    one = open_data("mine", tmp_path / "out", said.append)
+    assert (one.metric, one.dim, one.about["synthetic"]) == ("cosine", 5, False)
+    np.testing.assert_array_equal(one.vectors, base)
+    n_said = len(said)
+    open_data("mine", tmp_path / "out", said.append)
+    assert len(said) == n_said
+    np.savez(tmp_path / "mine.npz", base=base[:100], queries=queries, metric="cosine")
+    assert len(open_data("mine", tmp_path / "out", said.append).vectors) == 100
+    part = open_data("mine:n=50,queries=4,dtype=float32,metric=euclidean", tmp_path / "out")
+    assert (part.vectors.shape, part.queries.shape, part.metric) == ((50, 5), (4, 5), "euclidean")
+    assert part.vectors.dtype == np.float32
+
+
+def test_vectors_without_queries_have_some_held_out(tmp_path: Path, rng: np.random.Generator) -> None:
+    vectors = rng.standard_normal((120, 4)).astype(np.float32)
+    np.save(tmp_path / "some.npy", vectors)
+    one = open_data(f"{tmp_path / 'some.npy'}:queries=20", tmp_path / "out")
+    assert (len(one.vectors), len(one.queries)) == (100, 20)
+    both = np.concatenate([one.vectors, one.queries])
+    assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, vectors.tolist()))
+
+
+def test_ann_benchmarks_files(tmp_path: Path, rng: np.random.Generator) -> None:
+    h5py = pytest.importorskip("h5py")
+    base, queries = rng.standard_normal((90, 4)).astype(np.float32), rng.standard_normal((6, 4)).astype(np.float32)
+    with h5py.File(tmp_path / "glove.hdf5", "w") as file:
+        file["train"], file["test"] = base, queries
+        file.attrs["distance"] = "angular"
+    one = open_data(str(tmp_path / "glove.hdf5"), tmp_path / "out")
+    assert one.metric == "cosine"
+    np.testing.assert_array_equal(one.queries, queries)
+
+
+def test_the_truth_of_the_shared_sets_is_ours(shared_data: Any, tmp_path: Path) -> None:
+    gt = shared_data("photos")["gt"][:10]
+    one = open_data("photos:queries=10", tmp_path)
+    assert truth.score(one.vectors, one.queries, gt.astype(np.int64), one.truth, one.metric).n_wrong == 0
+
+
+# --- adapters and workers ---
+
+
+@pytest.mark.parametrize("name", adapters.NAMES)
+def test_every_method_of_an_adapter(name: str, data: DataSet) -> None:
+    adapter = adapters.load(name)
+    reason = adapter.missing() or adapter.refuses(runner.set_info(data))
+    if reason:
+        pytest.skip(reason)
+    methods, _ = runner.entries(runner.set_info(data), [name], most_efforts=2)
+    assert methods
+    for mode in ("batch", "single"):
+        result = runner.compare(data, methods, mode=mode, k=7, settings=Settings.quick())
+        for one in result.contenders:
+            assert one.error is None, one.error
+            assert one.score is not None
+            assert one.score["recall"] > (0.999 if one.exact else 0.2), one.label
+            assert not (one.exact and one.score["n_wrong"]), one.label
+            assert one.built["versions"]
+            assert len(one.seconds()) == 2
+
+
+def test_all_pairs(data: DataSet) -> None:
+    methods, skipped = runner.entries(runner.set_info(data), ("nearest", "numpy"), "graph")
+    assert [one["adapter"] for one in skipped] == ["numpy"]
+    result = runner.compare(data, methods, mode="graph", k=5, n_threads=2, settings=Settings.quick())
+    (own,) = result.measured("nearest")
+    assert own.score is not None
+    assert (own.score["n_wrong"], result.n_queries) == (0, 800)
+    assert own.built["graph_result_bytes"] == 800 * 5 * 12
+
+
+def test_adapters_that_are_not_there(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    methods, skipped = runner.entries(runner.set_info(data), ("faiss",))
+    assert not methods
+    assert "pip install faiss-cpu" in skipped[0]["reason"]
+    with pytest.raises(ArgumentError, match="adapter must be one of"):
+        adapters.load("milvus")
+
+
+def test_a_metric_that_an_adapter_does_not_know() -> None:
+    methods, skipped = runner.entries(SetInfo(10, 8, "uint8", "hamming"), ("nearest", "numpy"))
+    assert [one.adapter for one in methods] == ["nearest"]
+    assert skipped[0]["adapter"] == "numpy"
+
+
+PROGRAM = """
+import os, sys, time
+def noisy(): print("to standard output"); os.write(1, b"and below it"); return 7
+def wrong(): raise ValueError("what was wrong")
+def absent(): raise NotImplementedError("there is none")
+def dies(): sys.stderr.write("last words"); sys.stderr.flush(); os._exit(3)
+def hangs(): time.sleep(600)
+def variable(name): return os.environ.get(name)
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return {"do": "call", "file": str(tmp_path / "program.py"), "arguments": {}}
+
+
+def test_a_worker_and_what_can_happen_to_it(program: dict[str, Any]) -> None:
+    with Worker("it", n_threads=3, environment={"MINE": "yes"}) as worker:
+        assert worker.ask(**program, function="noisy") == 7
+        with pytest.raises(WorkerError, match="it: call: ValueError: what was wrong"):
+            worker.ask(**program, function="wrong")
+        with pytest.raises(NotImplementedError, match="there is none"):
+            worker.ask(**program, function="absent")
+        for name, value in (("OPENBLAS_NUM_THREADS", "3"), ("MINE", "yes")):
+            assert worker.ask(**{**program, "arguments": {"name": name}}, function="variable") == value
+        with pytest.raises(WorkerError, match=r"(?s)ended with status 3: .*last words"):
+            worker.ask(**program, function="dies")
+        with pytest.raises(WorkerError, match="ended with status 3"):
+            worker.ask(**program, function="noisy")
+
+
+def test_a_worker_that_hangs_is_ended(program: dict[str, Any]) -> None:
+    with Worker("it") as worker, pytest.raises(WorkerError, match="took longer than 0 s"):
+        worker.ask(**program, timeout=0.2, function="hangs")
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker.pid, 0)
+
+
+# --- the runner ---
+
+
+class StubWorker:
+    """Answers as the scenario says, and writes down what it was asked."""
+
+    log: list[tuple[str, str]]
+    scenario: dict[tuple[str, str], Any]
+
+    def __init__(self, name: str, n_threads: int, environment: dict[str, str]) -> None:
+        self.name = name
+        self.log.append((name, "start"))
+
+    def __enter__(self) -> StubWorker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.log.append((self.name, "end"))
+
+    def ask(self, do: str, timeout: float | None = None, **arguments: Any) -> Any:
+        self.log.append((self.name, do))
+        planned = self.scenario.get((self.name, do))
+        if isinstance(planned, BaseException):
+            raise planned
+        if do == "answer":
+            np.save(arguments["path"], np.tile(np.arange(arguments["k"]), (arguments["n_queries"], 1)))
+        if do == "build":
+            return {"build_seconds": 1.0}
+        return {"seconds": planned or 1.0, "cpus": 1.0, "n_calls": 1} if do == "batch" else {}
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubWorker]:
+    monkeypatch.setattr(StubWorker, "log", [], raising=False)
+    monkeypatch.setattr(StubWorker, "scenario", {}, raising=False)
+    monkeypatch.setattr(runner, "Worker", StubWorker)
+    return StubWorker
+
+
+METHODS = [Entry("nearest", ParameterSet("a", {})), Entry("numpy", ParameterSet("b", {}))]
+SETTINGS = Settings(rounds=3, sessions=2, turn_seconds=0, pause_seconds=0)
+
+
+def test_turns_alternate_and_sessions_are_fresh(stub: type[StubWorker], data: DataSet) -> None:
+    stub.scenario[("numpy b", "batch")] = 3.0
+    result = runner.compare(data, METHODS, settings=SETTINGS)
+    turns = [name for name, do in stub.log if do == "batch"]
+    assert turns == ["nearest a", "numpy b"] * 6
+    started = [name for name, do in stub.log if do == "start"]
+    assert started == ["nearest a", "numpy b"] * 2
+    assert [name for name, do in stub.log if do == "end"] == ["numpy b", "nearest a"] * 2
+    own, other = result.contenders
+    assert [len(session) for session in own.sessions] == [3, 3]
+    assert own.summary["queries_per_second"] == len(data.queries)
+    assert (own.summary["noise"], own.summary["cpus"]) == (0, 1)
+    value = runner.ratio(other, own)
+    assert (value["ratio"], value["sessions"]) == (3, [3, 3])
+    assert result.best("numpy", recall=0.99) is None
+
+
+@pytest.mark.parametrize("when", ["build", "answer", "batch"])
+def test_one_failure_is_one_line(when: str, stub: type[StubWorker], data: DataSet) -> None:
+    stub.scenario[("numpy b", when)] = WorkerError("numpy b: no memory\nTraceback")
+    result = runner.compare(data, METHODS, settings=SETTINGS)
+    own, other = result.contenders
+    assert (len(own.seconds()), other.seconds(), other.summary) == (6, [], {})
+    assert "- numpy b: no memory\n" in report.comparison_text(result) + "\n"
+    # It is not tried again.
+    assert sum(name == "numpy b" and do == "start" for name, do in stub.log) == 1
+
+
+def test_an_interrupted_run_keeps_what_it_has(stub: type[StubWorker], data: DataSet) -> None:
+    stub.scenario[("numpy b", "batch")] = KeyboardInterrupt()
+    result = runner.compare(data, METHODS, settings=SETTINGS)
+    assert result.interrupted
+    assert len(result.contenders[0].seconds()) == 1
+    assert stub.log[-1][1] == "end"
+    json.dumps(record.plain(result.as_json()), allow_nan=False)
+    assert "Interrupted" in report.comparison_text(result)
+
+
+def measured(adapter: str, recall: float, seconds: float, *, exhaustive: bool = True) -> Contender:
+    one = Contender(adapter, f"{adapter} {recall}", {}, {}, {}, exhaustive, exhaustive)
+    one.sessions = [[{"seconds": seconds, "cpus": 1.0}]]
+    one.score = {"recall": recall, "n_wrong": 0}
+    one.summary = {"seconds": runner.spread([seconds]), "queries_per_second": 1 / seconds}
+    return one
+
+
+def comparison(*contenders: Contender, mode: str = "batch", n_threads: int = 2) -> Comparison:
+    about = {"spec": "x", "synthetic": True, "n": 5, "width": 3, "dtype": "float32", "metric": "cosine"}
+    return Comparison(about, mode, 10, n_threads, 100, 10**9, list(contenders), [])
+
+
+def test_the_frontier() -> None:
+    slow, fast, worse = measured("a", 1.0, 4.0), measured("a", 0.9, 1.0), measured("a", 0.8, 2.0)
+    assert report.frontier([worse, slow, fast]) == [fast, slow]
+    both = comparison(slow, fast, worse)
+    assert both.best("a") is fast
+    assert both.best("a", recall=0.95) is slow
+
+
+def test_fractions_of_the_limits() -> None:
+    limits = {"stream_1_gb_per_second": 40.0, "int8_giga_multiply_adds_per_second": 500.0}
+    batch = comparison(measured("faiss", 1.0, 0.2), measured("a", 1.0, 0.2, exhaustive=False))
+    runner.add_fractions(batch, limits)
+    # 100 queries of 10^9 multiply-adds in 0.2 s on two cores.
+    assert batch.contenders[0].summary["of_int8_peak"] == pytest.approx(0.5)
+    assert "of_int8_peak" not in batch.contenders[1].summary
+    one = measured("faiss", 1.0, 0.1)
+    one.built = {"scanned_bytes": 2e9}
+    single = comparison(one, mode="single", n_threads=1)
+    runner.add_fractions(single, limits)
+    assert one.summary["of_stream"] == pytest.approx(0.5)
+    # Each pair once.
+    graph = comparison(measured("nearest", 1.0, 0.2), mode="graph")
+    runner.add_fractions(graph, limits)
+    assert graph.contenders[0].summary["of_int8_peak"] == pytest.approx(0.25)
+
+
+# --- records ---
+
+
+def test_records_are_never_overwritten(tmp_path: Path) -> None:
+    paths = []
+    for _ in range(3):
+        paths.append(record.new_path(tmp_path, "2026-11-20", "it"))
+        record.write(paths[-1], {"value": float("nan"), "array": np.arange(2)[0]})
+    assert [path.name for path in paths] == ["2026-11-20-it.json", "2026-11-20-it-2.json", "2026-11-20-it-3.json"]
+    assert json.loads(paths[0].read_text()) == {"format": record.FORMAT, "value": None, "array": 0}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_record_names_its_commit(tmp_path: Path) -> None:
+    assert machine.commit(tmp_path) is None
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    found = machine.commit(tmp_path)
+    assert found is not None
+    assert (len(found["commit"]), found["dirty"]) == (40, False)
+    (tmp_path / "new").write_text("x")
+    subprocess.run(["git", "add", "new"], cwd=tmp_path, check=True)
+    found = machine.commit(tmp_path)
+    assert found is not None
+    assert (found["dirty"], found["dirty_files"]) == (True, ["new"])
+
+
+def test_memory_of_this_process() -> None:
+    held = np.ones(20_000_000, np.uint8)
+    now = machine.memory_now()
+    assert now["peak"] >= held.nbytes
+    assert machine.describe()["n_cpus_usable"] >= 1
+
+
+# --- the definitions ---
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, folder: Path, *options: str) -> dict[str, Any]:
+    folders = "--out", str(folder / "out"), "--records", str(folder / "records")
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "run.py"), name, "--quick", *options, *folders],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = (folder / "records").glob("*.json")
+    assert path.with_suffix(".md").read_text() in done.stdout
+    written: dict[str, Any] = json.loads(path.read_text())
+    return written
+
+
+def failures(written: dict[str, Any]) -> list[str]:
+    return [one["error"] for each in written["comparisons"].values() for one in each["contenders"] if one["error"]]
+
+
+def test_smoke(tmp_path: Path) -> None:
+    written = run("smoke", tmp_path, "--adapters", "nearest,numpy")
+    assert set(written["comparisons"]) == {"batch", "single", "graph"}
+    assert not failures(written)
+    assert written["claims"]
+    assert all(claim["met"] for claim in written["claims"])
+    for name in ("commit", "machine", "nearest", "settings", "load", "command", "started"):
+        assert name in written
+    assert written["nearest"]["kernels"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_definitions_run(name: str, tmp_path: Path) -> None:
+    written = run(name, tmp_path)
+    assert not failures(written)
+    # What depends on no clock holds at any size.
+    for claim in written["claims"]:
+        if claim["target"] == "0 queries differ":
+            assert claim["met"] is not False, claim
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_definitions_say_what_they_show(name: str) -> None:
+    stem = name.replace("-", "_")
+    path = BENCHMARKS / "definitions" / f"{stem}.py"
+    module = load(path if path.exists() else path.with_name(f"{stem}_.py"))
+    assert module.__doc__
+    assert callable(module.measure)
+
+
+def test_what_the_native_programs_print_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = load(BENCHMARKS / "limits.py")
+    printed = {
+        "peak": "kernels: avx512\navx512\n  f32 peak on registers: 131 G multiply-adds/s\n"
+        "  int8 peak on registers: 509 G multiply-adds/s\n  tiles, dim 128\n",
+        "limits": '{"stream_1_gb_per_second": 34.5, "miss_nanoseconds": 110.0}\n',
+    }
+    monkeypatch.setattr(limits, "_example", lambda package, name, *arguments: (printed[name], None))
+    found = limits.measure("avx512")
+    assert found["f32_giga_multiply_adds_per_second"] == 131
+    assert found["int8_giga_multiply_adds_per_second"] == 509
+    assert found["missing"] == ["no bf16 rate at level avx512"]
+    printed["limits"] = '{"stream_1_gb_per_second": 30.5}\n'
+    again = limits.after(found)
+    assert (again["stream_1_gb_per_second"], again["stream_1_gb_per_second_before"]) == (32.5, 34.5)
+
+
+def test_importing_nearest_does_not_import_the_benchmarks(run_python: Any) -> None:
+    run_python("import sys, nearest; assert not [name for name in sys.modules if name.startswith('nearest.bench')]")
