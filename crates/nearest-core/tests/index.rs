@@ -408,3 +408,32 @@ fn missing_files_are_io_errors() {
     assert!(matches!(Index::open(files, Path::new("/nonexistent/x"), true), Err(Error::Io { .. })));
     assert!(matches!(Index::open(files, &std::env::temp_dir(), true), Err(Error::Io { .. })));
 }
+
+#[test]
+fn a_change_may_come_in_blocks_and_after_one_that_was_given_up() {
+    let index = index(false);
+    let mut random = Random(5);
+    let mut first = 0i64;
+    for n in [10, 300, 5, 700] {
+        // Given up, it leaves larger chunks behind.
+        let mut stage = index.stage(Zeros::Refuse, &Silent).unwrap();
+        stage.append(Values::Float32(&random.vectors(n + 100)), None).unwrap();
+        drop(stage);
+        let mut stage = index.stage(Zeros::Refuse, &Silent).unwrap();
+        let vectors = random.vectors(3 * n);
+        for part in vectors.chunks(n * DIM) {
+            let ids = (first..first + n as i64).map(|id| 7 * id).collect();
+            stage.append(Values::Float32(part), Some(IdList::Int(ids))).unwrap();
+            first += n as i64;
+        }
+        stage.commit(false).unwrap();
+        let snapshot = index.snapshot();
+        let ids: Vec<i64> = (first - 3 * n as i64..first).map(|id| 7 * id).collect();
+        let mut got = Vec::new();
+        snapshot.values_of(&snapshot.rows_of(&IdList::Int(ids)).unwrap(), |values| {
+            let Values::Float32(values) = values else { panic!("{values:?}") };
+            got.extend_from_slice(values);
+        });
+        assert_eq!(got, vectors);
+    }
+}
