@@ -1,0 +1,148 @@
+//! Golden files of indexes: those of old versions open, those of this one are written byte for byte.
+//!
+//! `NEAREST_REMAKE_GOLDEN=1 cargo test -p nearest-core --test golden` writes them anew: only for a new format version.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nearest_core::encoding::{Encoding, Values};
+use nearest_core::file::{FORMAT_VERSION, FileView};
+use nearest_core::files::RealFiles;
+use nearest_core::ids::{ARENA_CHUNK_BYTES, IdList};
+use nearest_core::index::{Index, Queries, Snapshot, Spec, Zeros, verify};
+use nearest_core::memory::Bytes;
+use nearest_core::metric::Metric;
+use nearest_core::work::{Silent, Work};
+
+fn folder(version: u32) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(version.to_string())
+}
+
+fn index(
+    (dim, metric, encoding, shadow): (usize, Metric, Encoding, bool),
+    values: Values<'_>,
+    ids: Option<IdList>,
+) -> Arc<Index> {
+    let index = Arc::new(Index::new(Spec { dim, metric, encoding, shadow, seed: 42 }).unwrap());
+    let mut stage = index.stage(Zeros::Accept, &Silent).unwrap();
+    stage.append(values, ids).unwrap();
+    stage.commit(false).unwrap();
+    index
+}
+
+/// Every encoding, kind of ids and kind of section, in as few bytes as that takes.
+fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
+    let small = [0.0, 1.0, -2.5, 3.0, 4.0, 0.5];
+    let whole = [0.0, 1.0, 2.0, 3.0, 4.0, 255.0];
+    let many: Vec<f32> = (0..1030 * 2).map(|i| (i * 37 % 101) as f32 / 8.0 - 3.0).collect();
+    let (floats, text) = (Values::Float32(&small), |texts: [&str; 3]| texts.map(String::from).to_vec());
+    let spec = Spec { dim: 2, metric: Metric::Cosine, encoding: Encoding::Float16, shadow: true, seed: 1 };
+    let removed =
+        index((2, Metric::SqEuclidean, Encoding::Int8, false), Values::Int8(&[1, 2, 3, 4, -128, 127]), None);
+    removed.remove(&IdList::Int(vec![1]), &Silent).unwrap();
+    let names = IdList::Text(text(["a", "", "Löffel"]));
+    let numbers = IdList::Int(vec![7, 1 << 40, 0]);
+    [
+        ("empty", Arc::new(Index::new(spec).unwrap())),
+        ("float32", index((2, Metric::Euclidean, Encoding::Float32, false), floats, None)),
+        (
+            "float16-ids",
+            index((3, Metric::Angular, Encoding::Float16, false), floats, Some(IdList::Int(vec![9, 3]))),
+        ),
+        ("bfloat16-texts", index((2, Metric::InnerProduct, Encoding::BFloat16, false), floats, Some(names))),
+        ("int8-removed", removed),
+        (
+            "uint8-ids",
+            index((2, Metric::Manhattan, Encoding::UInt8, false), Values::Float32(&whole), Some(numbers)),
+        ),
+        (
+            "binary",
+            index((11, Metric::Jaccard, Encoding::Binary, false), Values::UInt8(&[1, 0x20, 255, 224]), None),
+        ),
+        ("shadow", index((2, Metric::Euclidean, Encoding::Float32, true), Values::Float32(&many), None)),
+    ]
+    .map(|(name, index)| (name, index.snapshot()))
+    .to_vec()
+}
+
+fn bytes_of(snapshot: &Snapshot) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    snapshot.write(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn this_version_is_written_byte_for_byte() {
+    let folder = folder(FORMAT_VERSION);
+    for (name, snapshot) in all() {
+        let path = folder.join(format!("index-{name}.nearest"));
+        let bytes = bytes_of(&snapshot);
+        if std::env::var_os("NEAREST_REMAKE_GOLDEN").is_some() {
+            fs::write(&path, &bytes).unwrap();
+        }
+        let golden = fs::read(&path).unwrap();
+        assert!(golden == bytes, "{name}: the format changed: a new version is needed");
+        for map in [true, false] {
+            let opened = Index::open(&RealFiles, &path, map).unwrap().snapshot();
+            assert!(bytes_of(&opened) == golden, "{name}: opened and written again");
+            assert_eq!((opened.spec(), opened.ids()), (snapshot.spec(), snapshot.ids()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn files_of_every_version_open() {
+    let mut n_files = 0;
+    for version in 1..=FORMAT_VERSION {
+        for entry in fs::read_dir(folder(version)).unwrap() {
+            let path = entry.unwrap().path();
+            let view =
+                FileView::open(Arc::new(Bytes::copied(&fs::read(&path).unwrap()).unwrap()), None).unwrap();
+            assert_eq!(view.version(), version);
+            view.verify().unwrap();
+            if view.kind() != "index" {
+                continue;
+            }
+            verify(&view).unwrap();
+            let snapshot = Index::open(&RealFiles, &path, true).unwrap().snapshot();
+            let spec = *snapshot.spec();
+            let (bits, numbers) = (vec![0x20; spec.width()], vec![1.0; spec.dim]);
+            let query = match spec.encoding {
+                Encoding::Binary => Queries::Bits(&bits),
+                _ => Queries::Numbers(&numbers),
+            };
+            let found = snapshot.search(query, 3, None, &Work::inline()).unwrap();
+            assert_eq!(found.found[0].len(), snapshot.len().min(3), "{}", path.display());
+            n_files += 1;
+        }
+    }
+    assert_eq!(n_files, all().len());
+}
+
+#[test]
+fn no_text_crosses_a_mebibyte() {
+    // Too large for a golden file: texts that do not fit before the boundary start after it.
+    let long = "x".repeat(60_000);
+    let texts: Vec<String> = (0..40).map(|i| format!("{i}{long}")).collect();
+    let index = index(
+        (1, Metric::Euclidean, Encoding::UInt8, false),
+        Values::UInt8(&[0; 40]),
+        Some(IdList::Text(texts.clone())),
+    );
+    let bytes = bytes_of(&index.snapshot());
+    let view = FileView::open(Arc::new(Bytes::copied(&bytes).unwrap()), Some("index")).unwrap();
+    let places: &[[u32; 2]] = view.array(view.section("text_places").unwrap()).unwrap();
+    let arena = view.bytes_of(view.section("texts").unwrap());
+    let mut end = 0;
+    for (&[start, n_bytes], text) in places.iter().zip(&texts) {
+        let (start, n_bytes) = (start as usize, n_bytes as usize);
+        assert_eq!(start / ARENA_CHUNK_BYTES, (start + n_bytes - 1) / ARENA_CHUNK_BYTES);
+        assert_eq!(&arena[start..start + n_bytes], text.as_bytes());
+        assert!(arena[end..start].iter().all(|&byte| byte == 0));
+        end = start + n_bytes;
+    }
+    assert_eq!(end, arena.len());
+    let opened = Index::from_bytes(Arc::new(Bytes::copied(&bytes).unwrap())).unwrap();
+    assert!(bytes_of(&opened.snapshot()) == bytes);
+}
