@@ -155,8 +155,10 @@ class Session:
         return Worker(name, n_threads, environment)
 
     def with_settings(self, **changes: Any) -> runner.Settings:
-        """The settings of this run with some changed; of a quick one as they are."""
-        return self.settings if self.quick else replace(self.settings, **changes)
+        """The settings of this run with some changed, if they are the usual ones: who asked for others gets them."""
+        usual = runner.Settings()
+        kept = {name: value for name, value in changes.items() if getattr(self.settings, name) == getattr(usual, name)}
+        return self.settings if self.quick else replace(self.settings, **kept)
 
     def claim(self, text: str, target: str, measured: str, met: bool | None) -> None:
         """States what was to be shown, and whether it was: None where it could not be measured."""

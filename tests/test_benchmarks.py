@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -263,6 +264,27 @@ def test_a_worker_that_hangs_is_ended(program: dict[str, Any]) -> None:
         worker.ask(**program, timeout=0.2, function="hangs")
     with pytest.raises(ProcessLookupError):
         os.kill(worker.pid, 0)
+
+
+def test_a_worker_ends_with_who_asked(program: dict[str, Any], tmp_path: Path) -> None:
+    parent = (
+        "import os, sys, time\n"
+        "from nearest.bench.worker import Worker\n"
+        "worker = Worker('it')\n"
+        f"worker.ask('call', file={program['file']!r}, function='variable', arguments={{'name': 'HOME'}})\n"
+        f"worker.send('call', file={program['file']!r}, function='hangs', arguments={{}})\n"
+        "print(worker.pid, flush=True)\n"
+        "os._exit(0)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", parent], env=env, capture_output=True, timeout=60, check=True)
+    status = Path(f"/proc/{int(done.stdout)}/stat")
+    for _ in range(500):
+        # A zombie is over too, though whoever inherited it may not have looked.
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] in "ZX":
+            return
+        time.sleep(0.01)
+    pytest.fail("the worker still runs")
 
 
 # --- the runner ---

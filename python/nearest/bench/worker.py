@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -226,12 +227,28 @@ def serve(commands: IO[str], replies: IO[str]) -> None:
 
 def main() -> None:
     # Libraries print to standard output as they like; replies go where it went before.
+    _end_with_parent()
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     serve(sys.stdin, replies)
 
 
+def _end_with_parent() -> None:
+    """A process that asks may be killed while this one is busy for minutes, and nobody would wait for it any more."""
+    import ctypes
+
+    set_death_signal = 1
+    try:
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return  # not Linux: it ends when it has finished what it was asked
+    if str(os.getppid()) != os.environ.get(_PARENT):
+        sys.exit(1)  # too late: it is gone already
+
+
 # --- the process that asks ---
+
+_PARENT = "NEAREST_BENCH_PARENT"
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
@@ -264,6 +281,7 @@ class Worker:
                 **os.environ,
                 **dict.fromkeys(_THREAD_VARIABLES, str(n_threads)),
                 "PYTHONPATH": os.pathsep.join(path),
+                _PARENT: str(os.getpid()),
                 **(environment or {}),
             },
             # Ctrl-C is for the process that asks, which then ends this one.
