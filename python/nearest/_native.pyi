@@ -57,7 +57,9 @@ def verify(path: str) -> dict[str, Any]:
     """Checks every byte; a FormatError names what is wrong. Returns what `describe` does."""
 
 def describe(path: str) -> dict[str, Any]:
-    """`kind`, `version`, `file_bytes`, `meta` and `sections` (name, dtype, shape, bytes) of a file, from its table alone."""
+    """What a file says of itself, from its table alone.
+
+    `kind`, `version`, `file_bytes`, `meta`, `spec` (of an index) and `sections` (name, dtype, shape, bytes)."""
 
 @final
 class Index:

@@ -252,10 +252,11 @@ fn pool(n_threads: usize) -> Result<impl std::ops::Deref<Target = rayon::ThreadP
         }
     }
     let process = std::process::id();
-    if let Some(pool) = POOL.load_full() {
-        if pool.process == process && pool.threads.current_num_threads() >= n_threads {
-            return Ok(Guard(pool));
-        }
+    if let Some(pool) = POOL.load_full()
+        && pool.process == process
+        && pool.threads.current_num_threads() >= n_threads
+    {
+        return Ok(Guard(pool));
     }
     let threads = rayon::ThreadPoolBuilder::new()
         .num_threads(n_threads)

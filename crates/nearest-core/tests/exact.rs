@@ -317,9 +317,9 @@ fn graphs_of_all_pairs() {
     }
     // Several groups, so that rows of one group meet limits of another.
     let mut random = Random(7);
-    let unsigned: Vec<u8> = (0..9000 * 8).map(|_| random.next() as u8).collect();
+    let unsigned: Vec<u8> = (0..5000 * 8).map(|_| random.next() as u8).collect();
     check_graph(&unsigned, 8, Metric::Euclidean, 5, "u8 groups");
-    check_graph(&floats(Data::Normal, 9000, 8, 3), 8, Metric::Cosine, 5, "groups");
+    check_graph(&floats(Data::Normal, 5000, 8, 3), 8, Metric::Cosine, 5, "groups");
     for n in 0..4 {
         check_graph(&floats(Data::Normal, n, 3, 1), 3, Metric::Euclidean, 5, "few");
     }

@@ -15,6 +15,9 @@ use nearest_core::work::{Silent, Work};
 
 const DIM: usize = 5;
 
+/// What an index should hold: vectors by the text of their id.
+type Model = BTreeMap<String, Vec<f32>>;
+
 fn spec(shadow: bool) -> Spec {
     Spec { dim: DIM, metric: Metric::Euclidean, encoding: Encoding::Float32, shadow, seed: 0 }
 }
@@ -43,7 +46,7 @@ impl Random {
 }
 
 /// Every vector of the model is found, at distance 0 where it should be, and nothing else is.
-fn check(snapshot: &Snapshot, model: &BTreeMap<String, Vec<f32>>, text: bool, random: &mut Random) {
+fn check(snapshot: &Snapshot, model: &Model, text: bool, random: &mut Random) {
     assert_eq!(snapshot.len(), model.len());
     let as_text = |id: Id<'_>| match id {
         Id::Int(id) => id.to_string(),
@@ -111,8 +114,8 @@ fn reopened(snapshot: &Snapshot, map: bool) -> Arc<Index> {
 fn play(seed: u64, n_steps: usize, largest: usize, text: bool, shadow: bool) {
     let mut random = Random(seed);
     let mut index = index(shadow);
-    let mut model: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-    let mut old: Vec<(Arc<Snapshot>, BTreeMap<String, Vec<f32>>)> = Vec::new();
+    let mut model = Model::new();
+    let mut old: Vec<(Arc<Snapshot>, Model)> = Vec::new();
     let mut next = 0i64;
     for step in 0..n_steps {
         let n = random.below(largest) + 1;
@@ -333,7 +336,7 @@ fn readers_see_whole_versions_while_a_writer_works() {
                         let query = random.vectors(1);
                         let found =
                             snapshot.search(Queries::Numbers(&query), 2, None, &Work::inline()).unwrap();
-                        if snapshot.len() > 0 {
+                        if !snapshot.is_empty() {
                             let pair = &found.found[0];
                             assert_eq!(pair[0].distance, pair[1].distance);
                             let IdList::Int(ids) = snapshot.ids_of(pair.iter().map(|c| c.row)) else {

@@ -3,12 +3,16 @@
 //! With `x̃ = x − centre` (subtracted in float32), `scale = max |x̃| / 127` and `v = round(x̃ / scale)`,
 //! a row is held as `u = v + 128` in 1..=255 and a query as `v` in −127..=127.
 //!
-//! The bounds are about the true difference `x − centre`, not its rounded form. The subtraction is off
-//! by at most 2⁻²⁴ of `|x̃|` a component (and exact where it underflows), so a bound on the rounded form
-//! grows by `2⁻²⁴ ‖x̃‖`. Sums of squares are taken in float64: neither a square of a float32 nor a sum
-//! of 32 768 of them over- or underflows there, products `scale · v` are exact (24 + 7 bits), and the
-//! relative error of a sum is below 32 768 · 2⁻⁵³ < 4·10⁻¹². `SLACK` is far above all of that and above
-//! the rounding to float32; `TINY` covers results that are subnormal in float32.
+//! The bounds are about the true difference `x − centre`, not its rounded form. All sums are taken in units of
+//! the scale, where nothing over- or underflows that matters: with `t = x̃ · (1 / scale)`, |t| ≤ 127 and
+//! `t − v` (exact, |t − v| ≤ ½). Three roundings, of the subtraction, the inverse and the product, make `t` differ from
+//! the true ratio by at most `FACTOR` of itself, so
+//!
+//! - `‖x − centre‖ / scale` is `‖t‖` up to a factor of `1 ± FACTOR`;
+//! - `‖(x − centre) / scale − v‖ ≤ ‖t − v‖ + FACTOR · ‖t‖`.
+//!
+//! Sums of squares are taken in float32 in 32 lanes: each is off by at most `dim / 32 + 3` roundings of 2⁻²⁴, since all
+//! terms are positive; squares that underflow are worth less than `TINY` in all. The last steps are in float64.
 //!
 //! Where the largest component is below `SMALLEST` there is no useful scale, and where it is infinite
 //! there is none at all: then the scale is 0, every code is that of 0, and the error is the norm. A norm
@@ -23,6 +27,8 @@ pub struct RowCode {
     pub scale: f32,
     /// At least `‖x − centre‖`.
     pub norm: f32,
+    /// At most `‖x − centre‖`.
+    pub least_norm: f32,
     /// At least `‖(x − centre) − scale · (u − 128)‖`.
     pub error: f32,
     /// `Σ (u − 128)`.
@@ -45,8 +51,12 @@ pub struct QueryCode {
 }
 
 const LANES: usize = 32;
-const SLACK: f64 = 1.0 + 1e-6;
-const TINY: f64 = 1.5e-45;
+/// Three roundings of 2⁻²⁴ and some.
+const FACTOR: f64 = 1.0 / (1 << 22) as f64;
+/// The root of 32 768 squares, each below the smallest normal float32.
+const TINY: f64 = 2e-17;
+/// Results are rounded to float32 by less than this, or by less than its smallest subnormal.
+const SLACK: f64 = 1.0 + 2e-7;
 /// Scales of smaller components would be subnormal, and their inverses infinite.
 const SMALLEST: f32 = 1e-35;
 /// 1.5 · 2²³: a small float32 added to it is rounded to an integer, found in the low bits.
@@ -64,7 +74,13 @@ pub(crate) unsafe fn row<T: Element, const X86: bool>(
 ) -> RowCode {
     // SAFETY: as the caller's.
     let found = unsafe { quantise::<_, _, _, X86>(row, centre, codes, |v| (v + 128) as u8) };
-    RowCode { scale: found.scale, norm: found.norm, error: found.error, sum: found.sum }
+    RowCode {
+        scale: found.scale,
+        norm: found.norm,
+        least_norm: found.least_norm,
+        error: found.error,
+        sum: found.sum,
+    }
 }
 
 /// Quantises a query; `codes` may be longer and is padded with 0.
@@ -87,6 +103,7 @@ pub(crate) unsafe fn query<const X86: bool>(query: &[f32], centre: &[f32], codes
 struct Found {
     scale: f32,
     norm: f32,
+    least_norm: f32,
     error: f32,
     sum: i32,
     squares: i32,
@@ -112,7 +129,7 @@ unsafe fn quantise<T: Element, C: Copy, F: Fn(i32) -> C, const X86: bool>(
     let (code_blocks, code_rest) = codes.as_chunks_mut::<LANES>();
     for ((x, c), out) in row_blocks.iter().zip(centre_blocks).zip(code_blocks) {
         // SAFETY: as the caller's.
-        let v = totals.add(&unsafe { T::widen::<X86>(x) }, c, scale, inverse);
+        let v = totals.add(&unsafe { T::widen::<X86>(x) }, c, inverse);
         for j in 0..LANES {
             out[j] = code(v[j]);
         }
@@ -124,7 +141,7 @@ unsafe fn quantise<T: Element, C: Copy, F: Fn(i32) -> C, const X86: bool>(
         x[..row_rest.len()].copy_from_slice(row_rest);
         c[..centre_rest.len()].copy_from_slice(centre_rest);
         // SAFETY: as the caller's.
-        let v = totals.add(&unsafe { T::widen::<X86>(&x) }, &c, scale, inverse);
+        let v = totals.add(&unsafe { T::widen::<X86>(&x) }, &c, inverse);
         for (out, v) in code_rest.iter_mut().zip(v) {
             *out = code(v);
         }
@@ -132,15 +149,24 @@ unsafe fn quantise<T: Element, C: Copy, F: Fn(i32) -> C, const X86: bool>(
     if largest == f32::INFINITY {
         // Infinite differences times an inverse of 0 left no meaning in the codes.
         codes.fill(code(0));
-        return Found { scale: 0.0, norm: f32::INFINITY, error: f32::INFINITY, sum: 0, squares: 0 };
+        let norm = f32::INFINITY;
+        return Found { scale: 0.0, norm, least_norm: 0.0, error: norm, sum: 0, squares: 0 };
     }
-    let norm = totals.norm.iter().sum::<f64>().sqrt();
-    let error = totals.error.iter().sum::<f64>().sqrt();
-    let rounding = norm / f64::from(1 << 24);
+    if !scaled {
+        // Every code is that of 0: what is lost is all there is.
+        let norm = rounded_up(f64::from(largest) * (row.len() as f64).sqrt() * (1.0 + FACTOR));
+        return Found { scale: 0.0, norm, least_norm: 0.0, error: norm, sum: 0, squares: 0 };
+    }
+    let rounding = (row.len() / LANES + 4) as f64 / f64::from(1 << 24);
+    let root = |lanes: &[f32; LANES]| lanes.iter().copied().map(f64::from).sum::<f64>().sqrt();
+    let (ratio, rest) = (root(&totals.ratio), root(&totals.rest) * (1.0 + rounding) + TINY);
+    let ratio_above = ratio * (1.0 + rounding) + TINY;
+    let unit = f64::from(scale);
     Found {
         scale,
-        norm: rounded_up(norm + rounding),
-        error: rounded_up(error + rounding),
+        norm: rounded_up(unit * ratio_above * (1.0 + FACTOR)),
+        least_norm: ((unit * ratio * (1.0 - rounding) * (1.0 - FACTOR) / SLACK) as f32).next_down(),
+        error: rounded_up(unit * (rest + ratio_above * FACTOR)),
         sum: totals.sum.iter().sum(),
         squares: totals.squares.iter().sum(),
     }
@@ -169,8 +195,10 @@ unsafe fn largest<T: Element, const X86: bool>(row: &[T], centre: &[f32]) -> f32
 
 /// Sums over all components, in lanes.
 struct Totals {
-    norm: [f64; LANES],
-    error: [f64; LANES],
+    /// Of t².
+    ratio: [f32; LANES],
+    /// Of (t − v)².
+    rest: [f32; LANES],
     sum: [i32; LANES],
     squares: [i32; LANES],
 }
@@ -178,21 +206,20 @@ struct Totals {
 impl Totals {
     #[inline(always)]
     fn new() -> Self {
-        Totals { norm: [0.0; LANES], error: [0.0; LANES], sum: [0; LANES], squares: [0; LANES] }
+        Totals { ratio: [0.0; LANES], rest: [0.0; LANES], sum: [0; LANES], squares: [0; LANES] }
     }
 
     #[inline(always)]
-    fn add(&mut self, x: &[f32; LANES], c: &[f32; LANES], scale: f32, inverse: f32) -> [i32; LANES] {
+    fn add(&mut self, x: &[f32; LANES], c: &[f32; LANES], inverse: f32) -> [i32; LANES] {
         let mut codes = [0; LANES];
         for j in 0..LANES {
-            let difference = x[j] - c[j];
-            let shifted = difference * inverse + MAGIC;
+            let t = (x[j] - c[j]) * inverse;
+            let shifted = t + MAGIC;
             let v = (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
             codes[j] = v;
-            let exact = f64::from(difference);
-            let lost = exact - f64::from(scale) * f64::from(shifted - MAGIC);
-            self.norm[j] += exact * exact;
-            self.error[j] += lost * lost;
+            let rest = t - (shifted - MAGIC);
+            self.ratio[j] += t * t;
+            self.rest[j] += rest * rest;
             self.sum[j] = self.sum[j].wrapping_add(v);
             self.squares[j] = self.squares[j].wrapping_add(v.wrapping_mul(v));
         }
@@ -202,7 +229,7 @@ impl Totals {
 
 /// A float32 that is not below `value`, though `value` may be short by what the file's head allows.
 fn rounded_up(value: f64) -> f32 {
-    let value = if value > 0.0 { value * SLACK + TINY } else { value };
+    let value = if value > 0.0 { value * SLACK + 1.5e-45 } else { value };
     if value.is_nan() { f32::INFINITY } else { value as f32 }
 }
 

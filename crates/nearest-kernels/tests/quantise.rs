@@ -26,13 +26,21 @@ fn check<T: Element>(kernels: &Kernels, row: &[T], centre: &[f32]) {
     let pairs = differences.iter().zip(&codes);
     let lost = norm(pairs.map(|(x, u)| x - scale * (f64::from(*u) - 128.0)));
     assert!(f64::from(code.norm) >= exact, "norm {:e} < {exact:e}: {}", code.norm, what());
+    assert!(f64::from(code.least_norm) <= exact, "least norm {:e} > {exact:e}: {}", code.least_norm, what());
     assert!(f64::from(code.error) >= lost, "error {:e} < {lost:e}: {}", code.error, what());
     assert_eq!(code.sum, codes.iter().map(|u| i32::from(*u) - 128).sum::<i32>());
     // The bounds are tight where nothing under- or overflows.
     let largest = differences.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
     if largest > 1e-30 && exact < 1e38 {
-        assert!(f64::from(code.norm) <= exact * (1.0 + 1e-5), "norm {:e}: {}", code.norm, what());
-        assert!(f64::from(code.error) <= lost * (1.0 + 1e-5) + exact * 1e-6, "error {}", what());
+        let tight = 1e-5 + dim as f64 / f64::from(1 << 28);
+        assert!(f64::from(code.norm) <= exact * (1.0 + tight), "norm {:e}: {}", code.norm, what());
+        assert!(
+            f64::from(code.least_norm) >= exact * (1.0 - tight),
+            "least norm {:e}: {}",
+            code.least_norm,
+            what()
+        );
+        assert!(f64::from(code.error) <= lost * (1.0 + tight) + exact * 1e-6, "error {}", what());
         assert!(lost <= scale * 0.5001 * (dim as f64).sqrt() + exact * 1e-6, "{}", what());
         assert!((scale * 127.0 / largest - 1.0).abs() < 1e-6, "{}", what());
     } else if largest == 0.0 {

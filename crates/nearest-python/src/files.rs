@@ -1,6 +1,6 @@
 //! Files of named arrays, and what a file says of itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::f16;
@@ -18,6 +18,9 @@ use crate::errors::exception;
 /// The section that holds the text about the others.
 const META: &str = "meta";
 
+/// Type, shape and bytes of an array.
+type Parts<'a> = (Dtype, Vec<u64>, &'a [u8]);
+
 macro_rules! arrays {
     ($($variant:ident $element:ty, $dtype:ident, $name:literal;)*) => {
         /// An array of a type that files hold.
@@ -34,7 +37,7 @@ macro_rules! arrays {
                 Err(exception(array.py(), Error::Argument(text)))
             }
 
-            fn parts(&self) -> PyResult<(Dtype, Vec<u64>, &[u8])> {
+            fn parts(&self) -> PyResult<Parts<'_>> {
                 Ok(match self {
                     $(Array::$variant(array) => {
                         let shape = array.shape().iter().map(|&n| n as u64).collect();
@@ -99,7 +102,7 @@ pub fn write_file(
         .iter()
         .map(|(name, array)| Ok((name.extract()?, Array::view(&array)?)))
         .collect::<PyResult<_>>()?;
-    let parts: Vec<(&str, (Dtype, Vec<u64>, &[u8]))> =
+    let parts: Vec<(&str, Parts<'_>)> =
         arrays.iter().map(|(name, array)| Ok((name.as_str(), array.parts()?))).collect::<PyResult<_>>()?;
     enter(py, Some(1), None, |_| {
         replace_file(&RealFiles, &path, |out| {
@@ -114,7 +117,7 @@ pub fn write_file(
     })
 }
 
-fn open_view(path: &PathBuf, kind: Option<&str>, memory_map: bool) -> Result<FileView> {
+fn open_view(path: &Path, kind: Option<&str>, memory_map: bool) -> Result<FileView> {
     let bytes = RealFiles.open_bytes(path, memory_map)?;
     FileView::open(Arc::new(bytes), kind).map_err(|error| match error {
         Error::Format(text) => Error::Format(format!("{}: {text}", path.display())),

@@ -27,7 +27,6 @@ pub trait Comparer: Sync {
         &self,
         query: usize,
         rows: Rows<'_, Self::Element>,
-        n: usize,
         limit: f32,
         scratch: &mut Scratch,
         positions: &mut Vec<u32>,
@@ -105,13 +104,13 @@ impl<'a, T: Stored> Numbers<'a, T> {
         query: usize,
         native: &[U::Query],
         rows: Rows<'_, U>,
-        n: usize,
         limit: f32,
         scratch: &mut Scratch,
         positions: &mut Vec<u32>,
     ) {
         // Any order of d additions is off by at most d · 2⁻²⁴ of the sum of magnitudes (Higham, Accuracy and
         // Stability, 4.2), products and differences add 2 · 2⁻²⁴, the sum's conversion one more.
+        let n = count(rows, self.dim);
         let rounding = (self.dim as f64 + 8.0) / f64::from(1 << 24);
         let estimates = sums(
             &mut scratch.sums,
@@ -166,6 +165,14 @@ impl<'a, T: Stored> Numbers<'a, T> {
                 }
             }
         }
+    }
+}
+
+/// How many rows there are.
+fn count<T>(rows: Rows<'_, T>, width: usize) -> usize {
+    match rows {
+        Rows::Contiguous(values) => values.len() / width,
+        Rows::Scattered(rows) => rows.len(),
     }
 }
 
@@ -227,14 +234,13 @@ impl<T: Stored> Comparer for Numbers<'_, T> {
         &self,
         query: usize,
         rows: Rows<'_, T>,
-        n: usize,
         limit: f32,
         scratch: &mut Scratch,
         positions: &mut Vec<u32>,
     ) {
         if let Some(native) = &self.native {
             let native = &native[query * self.dim..(query + 1) * self.dim];
-            return self.primitive::<T>(query, native, rows, n, limit, scratch, positions);
+            return self.primitive::<T>(query, native, rows, limit, scratch, positions);
         }
         // A query that integers cannot hold: the rows become floats.
         let mut values = std::mem::take(&mut scratch.values);
@@ -245,15 +251,7 @@ impl<T: Stored> Comparer for Numbers<'_, T> {
                 values.extend(rows.iter().copied().flatten().map(|value| value.to_f32()))
             }
         }
-        self.primitive::<f32>(
-            query,
-            self.query(query),
-            Rows::Contiguous(&values),
-            n,
-            limit,
-            scratch,
-            positions,
-        );
+        self.primitive::<f32>(query, self.query(query), Rows::Contiguous(&values), limit, scratch, positions);
         scratch.values = values;
     }
 
@@ -313,12 +311,12 @@ impl Comparer for Bits<'_> {
         &self,
         query: usize,
         rows: Rows<'_, u8>,
-        n: usize,
         limit: f32,
         scratch: &mut Scratch,
         positions: &mut Vec<u32>,
     ) {
         let query = self.query(query);
+        let n = count(rows, self.n_bytes);
         scratch.counts.resize(2 * n, 0);
         let (differing, common) = scratch.counts.split_at_mut(n);
         self.kernels.hamming(query, rows, differing);

@@ -625,8 +625,8 @@ impl RowTerms {
         let code = kernels.quantise_row(row, centre, codes);
         let factor = if length > 0.0 { (1.0 / length) as f32 } else { 0.0 };
         let bias = match metric {
-            // The norm was rounded up by at most 3 · 10⁻⁶; the bias must not be too low.
-            Metric::Euclidean | Metric::SqEuclidean => -0.5 * (code.norm * (1.0 - 4e-6)).powi(2),
+            // Not too low: the row must not seem farther than it is.
+            Metric::Euclidean | Metric::SqEuclidean => -0.5 * code.least_norm * code.least_norm,
             // A zero row has cosine 0 with everything, which no estimate with a centre says: it is always a hit.
             _ if length == 0.0 => f32::INFINITY,
             _ => 0.0,

@@ -158,7 +158,7 @@ impl<'s, C: Comparer> Task<'_, 's, C> {
                 let rows_limit = (0..n).map(|row| lists.row_limit(row)).fold(f32::NEG_INFINITY, f32::max);
                 let limit = lists.limit(q).max(rows_limit);
                 positions.clear();
-                self.comparer.select(q, Rows::Contiguous(vectors), n, limit, scratch, positions);
+                self.comparer.select(q, Rows::Contiguous(vectors), limit, scratch, positions);
                 for &position in positions.iter() {
                     let row = position as usize;
                     let distance = self.comparer.distance(q, &vectors[row * width..(row + 1) * width]);

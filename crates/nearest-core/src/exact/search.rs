@@ -235,8 +235,7 @@ fn compare<C: Comparer>(
             for query in queries.clone() {
                 let q = query - queries.start;
                 positions.clear();
-                let n = rows.len() / width;
-                comparer.select(query, Rows::Contiguous(rows), n, sink.limit(q), scratch, positions);
+                comparer.select(query, Rows::Contiguous(rows), sink.limit(q), scratch, positions);
                 for &position in positions.iter() {
                     let position = (g * group) as u32 + position;
                     let distance = comparer.distance(query, row(position));
@@ -256,7 +255,7 @@ fn compare<C: Comparer>(
         for query in queries.clone() {
             let q = query - queries.start;
             positions.clear();
-            comparer.select(query, Rows::Scattered(rows), rows.len(), sink.limit(q), scratch, positions);
+            comparer.select(query, Rows::Scattered(rows), sink.limit(q), scratch, positions);
             for &position in positions.iter() {
                 let distance = comparer.distance(query, rows[position as usize]);
                 sink.offer(q, Candidate { distance, row: first + group[position as usize] });

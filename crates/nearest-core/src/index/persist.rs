@@ -280,10 +280,10 @@ pub fn verify(view: &FileView) -> Result<()> {
     snapshot.ids.check_places()?;
     let ids = snapshot.ids();
     ids.check().map_err(|error| Error::format(error.to_string()))?;
-    if !matches!(snapshot.ids, Ids::Implicit | Ids::None) {
-        if let Some(i) = ids.repeated() {
-            return Err(Error::format(format!("id {} stands at position {i} again", ids.get(i))));
-        }
+    if !matches!(snapshot.ids, Ids::Implicit | Ids::None)
+        && let Some(i) = ids.repeated()
+    {
+        return Err(Error::format(format!("id {} stands at position {i} again", ids.get(i))));
     }
     if let crate::ids::IdList::Int(ids) = &ids {
         // After the largest number of all there is no next one.
