@@ -7,10 +7,10 @@ use nearest_core::error::{Error, Result};
 use nearest_core::file::{Dtype, FileView, FileWriter};
 use nearest_core::files::{Files, RealFiles, replace_file};
 use nearest_core::ids::{Id, IdList};
-use nearest_core::index::{Index, Spec, Zeros, verify};
+use nearest_core::index::{Index, Queries, Spec, Zeros, verify};
 use nearest_core::memory::Bytes;
 use nearest_core::metric::Metric;
-use nearest_core::work::Silent;
+use nearest_core::work::{Silent, Work};
 
 fn add(index: &Arc<Index>, n: usize, ids: Option<Vec<i64>>) -> Result<IdList> {
     let mut stage = index.stage(Zeros::Accept, &Silent)?;
@@ -131,5 +131,27 @@ fn texts_are_no_longer_than_the_bytes_there_are() {
         let IdList::Text(texts) = snapshot.ids() else { panic!("texts") };
         assert!(texts.iter().all(|text| text.is_empty() == overlap));
         assert_eq!(snapshot.contains(Id::Text("aaaaaaaa")), !overlap);
+    }
+}
+
+#[test]
+fn a_centre_that_is_no_number_is_refused() {
+    for (centre, fine) in [(1.0f32, true), (f32::MAX, true), (f32::NAN, false), (f32::INFINITY, false)] {
+        let mut bytes = Vec::new();
+        let mut file = FileWriter::new(&mut bytes, "index").unwrap();
+        file.array("spec", &[8], &[1u64, 0, 0, 0, 8, 0, 1, 0]).unwrap();
+        file.array("vectors", &[1, 1], &[1.0f32]).unwrap();
+        file.array("shadow_centre", &[1], &[centre]).unwrap();
+        // Of a single row there is no block.
+        file.array::<u8>("shadow", &[0, 4 * 1024 + 16_448], &[]).unwrap();
+        file.finish().unwrap();
+        for map in [false, true] {
+            let index = opened(&bytes, map);
+            assert_eq!(index.is_ok(), fine, "{centre}");
+            if let Ok(index) = index {
+                let found = index.snapshot().search(Queries::Numbers(&[1.0; 8]), 1, None, &Work::inline());
+                assert!(found.unwrap().found.iter().all(|list| list[0].distance == 0.0));
+            }
+        }
     }
 }

@@ -47,7 +47,7 @@ const ROUNDING: f64 = 1.0 / (1 << 20) as f64;
 /// The same for thresholds, which are computed in float32 too.
 const UP: f32 = 1.0 + 1e-6;
 /// Panels have thresholds of their own where the rows of a block differ by this factor.
-const UNEVEN: f32 = 1.25;
+const UNEVEN: f32 = 2.0;
 
 /// One query's side of the bound.
 #[derive(Clone, Copy, Debug)]

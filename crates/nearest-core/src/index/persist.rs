@@ -243,6 +243,10 @@ impl Snapshot {
             (true, None) => Some(ShadowView::default()),
             (true, Some(_)) => {
                 let centre = view.require(SHADOW_CENTRE, Dtype::F32, &[Some(spec.dim as u64)])?;
+                let centre = view.array(centre)?.to_vec();
+                if !Kernels::best().all_finite(&centre) {
+                    return Err(Error::format("section 'shadow_centre' holds what is no finite number"));
+                }
                 let size = shadow_bytes(spec.dim);
                 let n_blocks = n / BLOCK_ROWS;
                 let blocks = view.require(SHADOW, Dtype::U8, &[Some(n_blocks as u64), Some(size as u64)])?;
@@ -251,7 +255,7 @@ impl Snapshot {
                     view.slots::<u8>(blocks, first * size, per_chunk.min(n_blocks - first) * size).map(Some)
                 });
                 let chunks = chunks.collect::<Result<_>>()?;
-                Some(ShadowView::new(Shadow::new(view.array(centre)?.to_vec(), spec.metric), chunks))
+                Some(ShadowView::new(Shadow::new(centre, spec.metric), chunks))
             }
         };
         let kernels = Kernels::best();
