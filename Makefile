@@ -63,7 +63,7 @@ test: lint test-rust test-python
 	@echo "make test: lint, types, Rust tests and Python tests passed"
 
 test-long: lint
-	NEAREST_LONG=1 cargo test --workspace --exclude nearest-python --release -- --include-ignored
+	cargo test --workspace --exclude nearest-python --release
 	$(BIN)/python -m pytest -q -m 'long or not long'
 	@echo "make test-long: everything passed, slow campaigns included"
 

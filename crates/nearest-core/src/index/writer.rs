@@ -289,6 +289,7 @@ impl Index {
             ranges: Vec::new(),
             ids: None,
             n_staged: 0,
+            is_whole: true,
         })
     }
 
@@ -318,6 +319,8 @@ pub struct Stage {
     ranges: Vec<Range<Row>>,
     ids: Option<IdList>,
     n_staged: usize,
+    /// Whether the writer can be used again as it is.
+    is_whole: bool,
 }
 
 impl Stage {
@@ -419,40 +422,31 @@ impl Stage {
 
     /// Publishes, compacts what is mostly dead, and gives the writer back; on an error nothing has changed.
     fn publish(mut self, before: &Snapshot, live: RowSet, new: &[Range<Row>], ids: &IdList) -> Result<()> {
-        let mut writer = self.writer.take().expect("a stage has the writer");
-        // From here on a failure leaves the writer half-changed: it is then dropped and made anew.
-        let index = self.index.clone();
-        let publish = || {
-            writer.ids.stage(&before.ids, before.vectors.n_rows(), ids, new)?;
-            let after = writer.publish(before, live, new, ids, &[])?.shared();
-            index.current.store(after.clone());
-            Ok(after)
-        };
-        let result = publish();
-        let usable = match &result {
-            Ok(after) => match writer.compact(after) {
-                Ok(Some(compacted)) => {
-                    index.current.store(compacted.shared());
-                    true
-                }
-                Ok(None) => true,
-                // Room can be made another time.
-                Err(_) => false,
-            },
-            Err(_) => false,
-        };
-        index.return_writer(usable.then_some(writer));
-        result.map(|_| ())
+        let writer = self.writer.as_mut().expect("a stage has the writer");
+        // Until this is through, a failure (or a panic) leaves the writer half-changed.
+        self.is_whole = false;
+        writer.ids.stage(&before.ids, before.vectors.n_rows(), ids, new)?;
+        let after = writer.publish(before, live, new, ids, &[])?.shared();
+        self.index.current.store(after.clone());
+        // Room that cannot be made now can be made another time.
+        if let Ok(compacted) = writer.compact(&after) {
+            if let Some(compacted) = compacted {
+                self.index.current.store(compacted.shared());
+            }
+            self.is_whole = true;
+        }
+        Ok(())
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if let Some(mut writer) = self.writer.take() {
+        // A writer that is not whole is left to be made anew from what was published.
+        let writer = self.writer.take().filter(|_| self.is_whole).map(|mut writer| {
             writer.rewind();
-            // A panic while staging leaves rows beyond what was published: unseen, and forgotten by the rewind.
-            self.index.return_writer(Some(writer));
-        }
+            writer
+        });
+        self.index.return_writer(writer);
     }
 }
 
