@@ -670,7 +670,7 @@ def test_saving_and_opening_change_nothing(case: Case, k: int, kind: str) -> Non
         found = other.search(case.queries, k)
         assert found.ids.tolist() == expected.ids.tolist()
         np.testing.assert_array_equal(found.distances.view("u4"), expected.distances.view("u4"))
-    assert nearest.verify(path)["kind"] == nearest.verify(Path(path))["kind"] != "table"
+    assert nearest.verify(path)["kind"] == nearest.verify(Path(path))["kind"] != "neighbors"
 
 
 def test_a_shadow_is_kept(tmp_path: Path, rng: np.random.Generator) -> None:

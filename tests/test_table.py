@@ -72,7 +72,7 @@ def test_save_and_open(table: NeighborTable, memory_map: bool, tmp_path: Path) -
     assert pickle.loads(pickle.dumps(opened)) == table
     opened.save(tmp_path / "again.nearest")
     assert (tmp_path / "again.nearest").read_bytes() == (tmp_path / "table.nearest").read_bytes()
-    assert nearest.verify(str(tmp_path / "table.nearest"))["kind"] == "table"
+    assert nearest.verify(str(tmp_path / "table.nearest"))["kind"] == "neighbors"
 
 
 def test_an_empty_table(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_contents_that_make_no_sense(ids: list[list[int]], distances: list[list[
     """A file whose checksums are right and whose positions are not: nothing may be looked up by them."""
     path = str(tmp_path / "table")
     arrays = {"ids": np.array(ids, np.int64), "distances": np.array(distances, np.float32)}
-    _native.write_file(path, "table", '{"metric": "euclidean", "k": 1}', arrays)
+    _native.write_file(path, "neighbors", '{"metric": "euclidean", "k": 1}', arrays)
     with pytest.raises(FormatError):
         nearest.verify(path)
     with pytest.raises(FormatError):
@@ -124,7 +124,7 @@ def test_contents_that_make_no_sense(ids: list[list[int]], distances: list[list[
 )
 def test_files_that_are_no_table(meta: str, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     path = str(tmp_path / "table")
-    _native.write_file(path, "table", meta, arrays)
+    _native.write_file(path, "neighbors", meta, arrays)
     for use in (lambda: nearest.open(path), lambda: nearest.open(path, memory_map=False), lambda: nearest.verify(path)):
         with pytest.raises(FormatError):
             use()
@@ -133,3 +133,10 @@ def test_files_that_are_no_table(meta: str, arrays: dict[str, np.ndarray], tmp_p
 def test_arrays_that_are_no_table() -> None:
     with pytest.raises(ArgumentError, match=r"one shape \(n, k\), got int64 \(2, 1\) and float32 \(1, 1\)"):
         NeighborTable(np.zeros((2, 1), np.int64), np.zeros((1, 1), np.float32))
+
+
+def test_the_golden_file_opens() -> None:
+    table = nearest.open(Path(__file__).parent / "golden" / "1" / "neighbors.nearest")
+    assert isinstance(table, NeighborTable)
+    assert (len(table), table.k) == (3, 2)
+    assert [len(table[row].ids) for row in range(3)] == [2, 2, 1]

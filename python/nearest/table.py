@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FILE_KIND = "table"
+FILE_KIND = "neighbors"
 # Rows checked at once, so that looking through a mapped table takes little memory.
 _CHECKED_ROWS = 1 << 16
 

@@ -167,8 +167,8 @@ unsafe fn quantise<T: Element, C: Copy, F: Fn(i32) -> C, const X86: bool>(
         norm: rounded_up(unit * ratio_above * (1.0 + FACTOR)),
         least_norm: ((unit * ratio * (1.0 - rounding) * (1.0 - FACTOR) / SLACK) as f32).next_down(),
         error: rounded_up(unit * (rest + ratio_above * FACTOR)),
-        sum: totals.sum.iter().sum(),
-        squares: totals.squares.iter().sum(),
+        sum: totals.sum.iter().fold(0, |a: i32, &b| a.wrapping_add(b)),
+        squares: totals.squares.iter().fold(0, |a: i32, &b| a.wrapping_add(b)),
     }
 }
 

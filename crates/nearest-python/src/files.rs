@@ -108,6 +108,7 @@ pub fn write_file(
         replace_file(&RealFiles, &path, |out| {
             let mut file = FileWriter::new(out, kind)?;
             file.text(META, meta)?;
+            file.mark_required();
             for (name, (dtype, shape, bytes)) in &parts {
                 file.section(name, *dtype, shape, |out| out.write_all(bytes))?;
                 file.mark_required();
@@ -136,6 +137,10 @@ pub fn read_file<'py>(
     let view = enter(py, Some(1), None, |_| open_view(&path, Some(kind), memory_map))?;
     let arrays = PyDict::new(py);
     for section in view.sections().iter().filter(|section| section.name() != META) {
+        if matches!(section.dtype(), Dtype::Utf8 | Dtype::Bf16) {
+            let text = format!("section '{}' holds {}", section.name(), section.dtype().name());
+            return Err(exception(py, Error::format(text)));
+        }
         let array = if memory_map && section.n_bytes() > 0 {
             // numpy maps the same pages; what was checked above is the layout.
             let options = PyDict::new(py);

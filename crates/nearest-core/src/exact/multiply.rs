@@ -274,7 +274,8 @@ impl<'a, T: Stored> Multiplier<'a, T> {
             (kernels.canonical_dot(query, &self.centre[..]), numbers.squared_norms[i])
         };
         let weight = if numbers.metric.is_angular() { squared_norm.sqrt() / scale } else { 1.0 / scale };
-        self.start.push(-128 * code.sum);
+        // Damaged rows may have nonsense sums: they must not overflow.
+        self.start.push(code.sum.wrapping_mul(-128));
         self.weight.push(weight as f32);
         let (error, code_norm) = (f64::from(code.error), f64::from(code.code_norm));
         self.slopes.push(((error / scale) as f32 * UP, (code_norm / scale) as f32 * UP));
