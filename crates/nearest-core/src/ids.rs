@@ -369,13 +369,16 @@ impl IdTable {
         }
     }
 
-    fn put(slots: &[AtomicU32], hash: u64, row: Row) {
+    /// Puts a row in; returns how many places were taken on the way.
+    fn put(slots: &[AtomicU32], hash: u64, row: Row) -> usize {
         let mask = slots.len() - 1;
-        let mut at = hash as usize & mask;
-        while slots[at].load(Ordering::Relaxed) != 0 {
-            at = (at + 1) & mask;
+        let first = hash as usize & mask;
+        let mut n_taken = 0;
+        while slots[(first + n_taken) & mask].load(Ordering::Relaxed) != 0 {
+            n_taken += 1;
         }
-        slots[at].store(row + 1, Ordering::Release);
+        slots[(first + n_taken) & mask].store(row + 1, Ordering::Release);
+        n_taken
     }
 
     fn find(&self, ids: &Ids, id: Id<'_>, live: &RowSet) -> Option<Row> {
@@ -559,10 +562,15 @@ impl IdsWriter {
         let n_slots = self.table.memory_bytes() / size_of::<AtomicU32>();
         if (self.n_entries.saturating_add(n_new)) * 2 <= n_slots {
             let slots = self.table.slots.get().expect("a table with entries");
-            for row in new.iter().cloned().flatten() {
-                IdTable::put(slots, hash(published.id(row)), row);
-            }
+            let rows = new.iter().cloned().flatten();
+            let longest =
+                rows.map(|row| IdTable::put(slots, hash(published.id(row)), row)).max().unwrap_or(0);
             self.n_entries += n_new;
+            if longest > LONG_PROBE.max(n_slots.isqrt()) {
+                // One id given again and again left its stale rows in a row: next time, a table without them. The
+                // root balances the cost of a new table with that of walking past.
+                self.n_entries = usize::MAX / 4;
+            }
             return published;
         }
         // A new table of twice the size, without what is stale; versions in use keep theirs.
@@ -646,6 +654,27 @@ mod tests {
         let after = add(&mut writer, &before, &mut live, IdList::Int(vec![5]));
         assert_eq!(after.find(Id::Int(5), &live), Some(2));
         assert_eq!(before.find(Id::Int(5), &old_live), Some(0));
+    }
+
+    #[test]
+    fn one_id_given_again_and_again_stays_quick_to_find() {
+        let (mut writer, mut live) = (writer(), RowSet::default());
+        let mut ids = add(&mut writer, &Ids::None, &mut live, IdList::Int((1..20_000).collect()));
+        for _ in 0..3000 {
+            live.remove([ids.find(Id::Int(77), &live).unwrap()]);
+            let last = ids.clone();
+            let Ids::Int(column) = &last else { panic!("{last:?}") };
+            let next = (column.column.n_chunks() - 1) * CHUNK_ROWS
+                + column.column.rows_in(column.column.n_chunks() - 1);
+            let range = [next as Row..next as Row + 1];
+            writer.stage(&last, next, &IdList::Int(vec![77]), &range).unwrap();
+            live.insert(range[0].clone());
+            ids = writer.publish(&live, &range, &IdList::Int(vec![77]), &[]);
+        }
+        let slots = writer.table.slots.get().unwrap();
+        let runs = slots.split(|slot| slot.load(Ordering::Relaxed) == 0).map(<[AtomicU32]>::len);
+        assert!(runs.max().unwrap() < 2 * slots.len().isqrt(), "stale rows of one id fill the table");
+        assert!(ids.find(Id::Int(77), &live).is_some() && live.len() == 19_999);
     }
 
     #[test]

@@ -6,7 +6,12 @@
 //! nearly every block, ends in one branch. A block with one stores its sums and goes through them
 //! apart, in code kept out of the way.
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
 use crate::panel::{Hit, PANEL_ROWS, PanelCode, PanelQueries, PanelRows, push_hits};
+
+/// Bytes that a single query looks ahead: two panels of 128 dimensions. The hardware stops at page boundaries.
+const AHEAD: usize = 8 << 10;
 
 /// The vector operations of one kind of tile on one level.
 ///
@@ -197,6 +202,13 @@ unsafe fn multiply<M: Multiply, const Q: usize, const V: usize, const U: usize>(
         let mut groups = depth / M::GROUP;
         while groups >= U {
             for u in 0..U {
+                if Q == 1 {
+                    // A single query reads panels from memory as fast as they come; a tile of many has them in cache.
+                    let ahead = panel.cast::<i8>().wrapping_add(AHEAD);
+                    for line in (0..PANEL_ROWS * M::GROUP * size_of::<M::Row>()).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line));
+                    }
+                }
                 let mut parts = [M::panel(panel); V];
                 for v in 1..V {
                     parts[v] = M::panel(panel.add(v * M::LANES * M::GROUP));
