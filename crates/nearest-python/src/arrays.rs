@@ -94,6 +94,14 @@ pub fn check_queries(py: Python<'_>, queries: &Matrix<'_>, width: usize) -> PyRe
     }
 }
 
+/// How many neighbours, if that can be.
+pub fn check_k(py: Python<'_>, k: i64) -> PyResult<usize> {
+    match usize::try_from(k) {
+        Ok(k) if k > 0 => Ok(k),
+        _ => Err(exception(py, Error::argument(format!("k must be at least 1, got {k}")))),
+    }
+}
+
 /// Ids from an int64 array or a list of texts.
 pub fn ids(ids: &Bound<'_, PyAny>) -> PyResult<IdList> {
     if let Ok(ids) = ids.cast::<PyArray1<i64>>() {

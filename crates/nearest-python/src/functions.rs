@@ -14,7 +14,7 @@ use numpy::{PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arrays::{Found, Matrix, check_queries, from_found};
+use crate::arrays::{Found, Matrix, check_k, check_queries, from_found};
 use crate::calls::enter;
 use crate::errors::exception;
 
@@ -163,10 +163,7 @@ pub fn knn<'py>(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Found<'py>> {
     let metric = Metric::from_name(metric).map_err(|error| exception(py, error))?;
-    let k = match usize::try_from(k) {
-        Ok(k) if k > 0 => k,
-        _ => return Err(exception(py, Error::argument(format!("k must be at least 1, got {k}")))),
-    };
+    let k = check_k(py, k)?;
     let (vectors, queries) = (Matrix::view("vectors", vectors)?, Matrix::view("queries", queries)?);
     let (_, width) = vectors.rows(py, "vectors")?;
     let n = check_queries(py, &queries, width)?;
@@ -208,10 +205,7 @@ pub fn knn_graph<'py>(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let metric = Metric::from_name(metric).map_err(|error| exception(py, error))?;
-    let k = match usize::try_from(k) {
-        Ok(k) if k > 0 => k,
-        _ => return Err(exception(py, Error::argument(format!("k must be at least 1, got {k}")))),
-    };
+    let k = check_k(py, k)?;
     let vectors = Matrix::view("vectors", vectors)?;
     let (_, width) = vectors.rows(py, "vectors")?;
     let values = vectors.values()?;

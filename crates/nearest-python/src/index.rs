@@ -16,7 +16,7 @@ use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::arrays::{Found, Matrix, check_queries, from_found, from_ids, ids};
+use crate::arrays::{Found, Matrix, check_k, check_queries, from_found, from_ids, ids};
 use crate::calls::{enter, enter_with_caller};
 use crate::errors::exception;
 
@@ -236,13 +236,6 @@ impl Snapshot {
         from_found(py, found, single, k, text, |list| {
             self.0.ids_of(list.iter().map(|candidate| candidate.row))
         })
-    }
-}
-
-fn check_k(py: Python<'_>, k: i64) -> PyResult<usize> {
-    match usize::try_from(k) {
-        Ok(k) if k > 0 => Ok(k),
-        _ => Err(exception(py, Error::argument(format!("k must be at least 1, got {k}")))),
     }
 }
 

@@ -264,7 +264,7 @@ def _read(path: Path, spec: Spec) -> tuple[Array, Array, str, dict[str, Any]]:
     metric = metric_named(spec.options.get("metric") or contents.metric or "euclidean")
     rows = vector_files.open_vectors(path)
     vectors = np.asarray(rows.read())
-    about: dict[str, Any] = {"source": str(path), "source_bytes": path.stat().st_size}
+    about: dict[str, Any] = {"source": path.name, "source_bytes": path.stat().st_size}
     names = set(contents.arrays)
     if names & set(vector_files.NAMES["queries"]):
         queries = np.asarray(vector_files.open_vectors(path, role="queries").read())
