@@ -103,13 +103,14 @@ impl RowSet {
 
     /// The rows, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Row> + '_ {
-        self.chunks.iter().enumerate().flat_map(|(chunk, words)| {
-            words.iter().flat_map(move |words| {
-                words.iter().enumerate().flat_map(move |(i, &word)| {
-                    let first = (chunk * CHUNK_ROWS + i * 64) as Row;
-                    bits(word).map(move |bit| first + bit)
-                })
-            })
+        (0..self.chunks.len()).flat_map(|chunk| self.iter_in(chunk))
+    }
+
+    /// The rows of one chunk, ascending.
+    pub fn iter_in(&self, chunk: usize) -> impl Iterator<Item = Row> + '_ {
+        self.words(chunk).unwrap_or_default().iter().enumerate().flat_map(move |(i, &word)| {
+            let first = (chunk * CHUNK_ROWS + i * 64) as Row;
+            bits(word).map(move |bit| first + bit)
         })
     }
 }

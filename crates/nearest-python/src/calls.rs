@@ -40,12 +40,7 @@ pub fn enter<T: Send>(
     progress: Option<Py<PyAny>>,
     work: impl FnOnce(&Work<'_>) -> Result<T> + Send,
 ) -> PyResult<T> {
-    let caller = PythonCaller { progress, raised: Mutex::new(None) };
-    let result = py.detach(|| work(&Work::new(n_threads, &caller)));
-    match caller.raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(raised) => Err(raised),
-        None => result.map_err(|error| exception(py, error)),
-    }
+    enter_as(py, progress, |caller| work(&Work::new(n_threads, caller)))
 }
 
 /// Like [`enter`] for work that is given the caller itself.
@@ -53,7 +48,15 @@ pub fn enter_with_caller<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&dyn Caller) -> Result<T> + Send,
 ) -> PyResult<T> {
-    let caller = PythonCaller { progress: None, raised: Mutex::new(None) };
+    enter_as(py, None, work)
+}
+
+fn enter_as<T: Send>(
+    py: Python<'_>,
+    progress: Option<Py<PyAny>>,
+    work: impl FnOnce(&dyn Caller) -> Result<T> + Send,
+) -> PyResult<T> {
+    let caller = PythonCaller { progress, raised: Mutex::new(None) };
     let result = py.detach(|| work(&caller));
     match caller.raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(raised) => Err(raised),

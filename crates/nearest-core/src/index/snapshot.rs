@@ -1,7 +1,5 @@
 //! One version of an index: everything that reads.
 
-use std::sync::Arc;
-
 use nearest_kernels::Kernels;
 
 use super::Spec;
@@ -303,11 +301,6 @@ impl Snapshot {
             shadow_bytes: shadow.map_or(0, ShadowView::memory_bytes),
             n_shadowed: shadow.map_or(0, |shadow| shadow.n_rows(self.spec.dim)),
         }
-    }
-
-    /// This version, shared.
-    pub fn shared(self) -> Arc<Self> {
-        Arc::new(self)
     }
 }
 

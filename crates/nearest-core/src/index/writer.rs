@@ -185,6 +185,9 @@ impl Writer {
 
     /// Moves live rows out of chunks that are mostly dead; nothing if there are none.
     fn compact(&mut self, before: &Snapshot) -> Result<Option<Snapshot>> {
+        if before.vectors.n_rows() - before.live.len() < COMPACT_ROWS {
+            return Ok(None);
+        }
         let chunks = 0..before.vectors.n_chunks();
         let dead: Vec<usize> = chunks
             .filter(|&chunk| {
@@ -203,8 +206,7 @@ impl Writer {
         each_kind!(&mut self.vectors, VectorsWriter, writer => writer.close());
         self.ids.close();
         self.shadow_writers.clear();
-        let rows: Vec<Row> =
-            before.live.iter().filter(|&row| dead.contains(&(row as usize / CHUNK_ROWS))).collect();
+        let rows: Vec<Row> = dead.iter().flat_map(|&chunk| before.live.iter_in(chunk)).collect();
         let ids = before.ids.list(rows.iter().copied());
         let ranges = match (&mut self.vectors, &before.vectors) {
             (VectorsWriter::Float32(writer), Vectors::Float32(column)) => copy(writer, column, &rows),
@@ -214,7 +216,7 @@ impl Writer {
             (VectorsWriter::UInt8(writer), Vectors::UInt8(column)) => copy(writer, column, &rows),
             _ => unreachable!("a writer writes what its index holds"),
         }?;
-        self.ids.stage(&before.ids, before.vectors.n_rows(), &ids, &ranges)?;
+        self.ids.stage(before.vectors.n_rows(), &ids, &ranges)?;
         let mut live = before.live.clone();
         dead.iter().for_each(|&chunk| live.clear_chunk(chunk));
         live.insert(ranges.iter().cloned().flatten());
@@ -425,13 +427,13 @@ impl Stage {
         let writer = self.writer.as_mut().expect("a stage has the writer");
         // Until this is through, a failure (or a panic) leaves the writer half-changed.
         self.is_whole = false;
-        writer.ids.stage(&before.ids, before.vectors.n_rows(), ids, new)?;
-        let after = writer.publish(before, live, new, ids, &[])?.shared();
+        writer.ids.stage(before.vectors.n_rows(), ids, new)?;
+        let after = Arc::new(writer.publish(before, live, new, ids, &[])?);
         self.index.current.store(after.clone());
         // Room that cannot be made now can be made another time.
         if let Ok(compacted) = writer.compact(&after) {
             if let Some(compacted) = compacted {
-                self.index.current.store(compacted.shared());
+                self.index.current.store(Arc::new(compacted));
             }
             self.is_whole = true;
         }
