@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use crate::MAX_DIM;
 use crate::canonical;
 use crate::element::Element;
-use crate::panel::{Hit, PanelQueries, PanelRows};
+use crate::panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows};
 use crate::portable;
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rows::Rows;
@@ -24,6 +24,13 @@ pub(crate) type Norms<R, S> = unsafe fn(dim: usize, rows: Rows<'_, R>, out: &mut
 pub(crate) type Canonical<R> = unsafe fn(query: &[f32], row: &[R]) -> f64;
 pub(crate) type Tile<R, C, S> =
     unsafe fn(rows: &PanelRows<'_, R>, queries: &PanelQueries<'_, C>, depth: usize, hits: &mut Vec<Hit<S>>);
+pub(crate) type Estimates<R, C> = unsafe fn(
+    rows: &PanelRows<'_, R>,
+    queries: &PanelQueries<'_, C>,
+    depth: usize,
+    out: *mut f32,
+    stride: usize,
+);
 
 /// The kernels of one type of element.
 pub struct ElementTable<T: Element> {
@@ -51,6 +58,7 @@ pub struct Kernels {
     pub(crate) common_bits: OneToMany<u8, u8, u32>,
     pub(crate) tile_i8: Tile<u8, i8, i32>,
     pub(crate) tile_f32: Tile<f32, f32, f32>,
+    pub(crate) estimates_i8: Estimates<u8, i8>,
     pub(crate) quantise_query: unsafe fn(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode,
 }
 
@@ -88,6 +96,7 @@ static PORTABLE: Kernels = Kernels {
     common_bits: portable::common_bits,
     tile_i8: portable::tile_i8,
     tile_f32: portable::tile_f32,
+    estimates_i8: portable::estimates_i8,
     quantise_query: quantise::query::<false>,
 };
 
@@ -297,6 +306,33 @@ impl Kernels {
         let (_, depth) = rows.check(queries);
         // SAFETY: as in `tile_i8`.
         unsafe { (self.tile_f32)(rows, queries, depth, hits) }
+    }
+
+    /// Writes the estimates of a panel of byte rows and many queries: that of query `q` and row `r` to
+    /// `out[q * stride + r]`. Thresholds are not looked at; estimates may round differently from one level to the next.
+    ///
+    /// # Panics
+    /// As [`Kernels::tile_i8`], and unless `stride` is at least 32 and `out` holds the places of all queries.
+    #[track_caller]
+    pub fn estimates_i8(
+        &self,
+        rows: &PanelRows<'_, u8>,
+        queries: &PanelQueries<'_, i8>,
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        let n = queries.start.len();
+        let (_, depth) = rows.check(&PanelQueries { threshold: queries.weight, ..*queries });
+        assert!(depth.is_multiple_of(4), "a byte panel's depth must be a multiple of 4, got {depth}");
+        assert!(stride >= PANEL_ROWS, "estimates take 32 places a query, got a stride of {stride}");
+        let places = n.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(PANEL_ROWS));
+        assert!(
+            places.is_some_and(|places| places <= out.len()),
+            "out must hold the estimates of {n} queries, got {} places",
+            out.len()
+        );
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.estimates_i8)(rows, queries, depth, out.as_mut_ptr(), stride) }
     }
 
     /// Quantises a row to bytes; see [`RowCode`]. The same bits on every level.

@@ -127,22 +127,48 @@ pub(crate) fn tile_i8(
     hits: &mut Vec<Hit<i32>>,
 ) {
     for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
-        let mut sums = [queries.start[query]; PANEL_ROWS];
-        for (part, sums) in sums.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
-            let mut lanes = *sums;
-            for (group, codes) in rows.panel.chunks_exact(4 * PANEL_ROWS).zip(codes.as_chunks::<4>().0) {
-                let (rows, _) = group[part * 4 * PART..].as_chunks::<4>();
-                for (lane, row) in lanes.iter_mut().zip(rows) {
-                    for k in 0..4 {
-                        *lane = lane.wrapping_add(i32::from(row[k]) * i32::from(codes[k]));
-                    }
-                }
-            }
-            *sums = lanes;
-        }
+        let sums = byte_sums(rows, queries.start[query], codes);
         let estimated = sums.map(|sum| sum as f32);
         compare(rows, queries, query, &estimated, &sums, hits);
     }
+}
+
+/// # Safety
+/// `out` takes 32 floats from each multiple of `stride` on, one a query.
+pub(crate) unsafe fn estimates_i8(
+    rows: &PanelRows<'_, u8>,
+    queries: &PanelQueries<'_, i8>,
+    depth: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
+        let sums = byte_sums(rows, queries.start[query], codes);
+        for r in 0..PANEL_ROWS {
+            let estimate = rows.scale[r] * sums[r] as f32 + rows.bias[r] * queries.weight[query];
+            // SAFETY: as the caller promises.
+            unsafe { out.add(query * stride + r).write(estimate) };
+        }
+    }
+}
+
+/// The sums of one query with the rows of a byte panel.
+#[inline(always)]
+fn byte_sums(rows: &PanelRows<'_, u8>, start: i32, codes: &[i8]) -> [i32; PANEL_ROWS] {
+    let mut sums = [start; PANEL_ROWS];
+    for (part, sums) in sums.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+        let mut lanes = *sums;
+        for (group, codes) in rows.panel.chunks_exact(4 * PANEL_ROWS).zip(codes.as_chunks::<4>().0) {
+            let (rows, _) = group[part * 4 * PART..].as_chunks::<4>();
+            for (lane, row) in lanes.iter_mut().zip(rows) {
+                for k in 0..4 {
+                    *lane = lane.wrapping_add(i32::from(row[k]) * i32::from(codes[k]));
+                }
+            }
+        }
+        *sums = lanes;
+    }
+    sums
 }
 
 pub(crate) fn tile_f32(

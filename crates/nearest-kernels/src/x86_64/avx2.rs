@@ -29,7 +29,8 @@ level!(
     "avx2",
     "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt",
     ["avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "popcnt"],
-    narrow
+    narrow,
+    estimates_narrow
 );
 
 /// Partial sums of float kinds.
@@ -298,11 +299,20 @@ unsafe fn add_counts(total: Counts, bits: __m256i) -> Counts {
 step!([] Hamming, u8, u8 => Raw, 32, Counts, |t, q, r| add_counts(t, _mm256_xor_si256(q.0, r.0)));
 step!([] CommonBits, u8, u8 => Raw, 32, Counts, |t, q, r| add_counts(t, _mm256_and_si256(q.0, r.0)));
 
+/// `scale * sum + bias * weight`.
+///
+/// # Safety
+/// In functions that have the level's features; `scale` and `bias` are good for a vector each.
+#[inline(always)]
+unsafe fn estimated(sums: __m256, scale: *const f32, bias: *const f32, weight: f32) -> __m256 {
+    let bias = _mm256_mul_ps(_mm256_loadu_ps(bias), _mm256_set1_ps(weight));
+    _mm256_fmadd_ps(_mm256_loadu_ps(scale), sums, bias)
+}
+
 /// A bit per lane: whether `scale * sums + bias * weight < threshold`; a NaN is not.
 #[inline(always)]
 unsafe fn below(sums: __m256, scale: *const f32, bias: *const f32, weight: f32, threshold: f32) -> u32 {
-    let bias = _mm256_mul_ps(_mm256_loadu_ps(bias), _mm256_set1_ps(weight));
-    let estimate = _mm256_fmadd_ps(_mm256_loadu_ps(scale), sums, bias);
+    let estimate = estimated(sums, scale, bias, weight);
     _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(estimate, _mm256_set1_ps(threshold))) as u32
 }
 
@@ -358,6 +368,10 @@ unsafe impl Multiply for TileI8 {
     unsafe fn store(total: __m256i, at: *mut i32) {
         _mm256_storeu_si256(at.cast(), total);
     }
+    #[inline(always)]
+    unsafe fn estimate(total: __m256i, scale: *const f32, bias: *const f32, weight: f32, at: *mut f32) {
+        _mm256_storeu_ps(at, estimated(_mm256_cvtepi32_ps(total), scale, bias, weight));
+    }
 }
 
 // SAFETY: a panel load reads 8 floats, a spread one code.
@@ -398,5 +412,9 @@ unsafe impl Multiply for TileF32 {
     #[inline(always)]
     unsafe fn store(total: __m256, at: *mut f32) {
         _mm256_storeu_ps(at, total);
+    }
+    #[inline(always)]
+    unsafe fn estimate(total: __m256, scale: *const f32, bias: *const f32, weight: f32, at: *mut f32) {
+        _mm256_storeu_ps(at, estimated(total, scale, bias, weight));
     }
 }

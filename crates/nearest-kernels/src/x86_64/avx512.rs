@@ -32,7 +32,8 @@ level!(
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vpopcntdq,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt",
     ["avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avx512vpopcntdq" "avx2" "fma" "f16c" "bmi1" "bmi2"
      "lzcnt" "popcnt"],
-    wide
+    wide,
+    estimates_wide
 );
 
 /// The lowest `n` of a mask's bits; `n` is below 64.
@@ -390,11 +391,20 @@ byte_step!(CommonBits, u8, u8, Counts, |_query| 0, |t, q, r| {
     Counts(_mm512_add_epi64(t.0, _mm512_popcnt_epi64(_mm512_and_si512(q, r))))
 });
 
+/// `scale * sum + bias * weight`.
+///
+/// # Safety
+/// In functions that have the level's features; `scale` and `bias` are good for a vector each.
+#[inline(always)]
+unsafe fn estimated(sums: __m512, scale: *const f32, bias: *const f32, weight: f32) -> __m512 {
+    let bias = _mm512_mul_ps(_mm512_loadu_ps(bias), _mm512_set1_ps(weight));
+    _mm512_fmadd_ps(_mm512_loadu_ps(scale), sums, bias)
+}
+
 /// A bit per lane: whether `scale * sums + bias * weight < threshold`; a NaN is not.
 #[inline(always)]
 unsafe fn below(sums: __m512, scale: *const f32, bias: *const f32, weight: f32, threshold: f32) -> u32 {
-    let bias = _mm512_mul_ps(_mm512_loadu_ps(bias), _mm512_set1_ps(weight));
-    let estimate = _mm512_fmadd_ps(_mm512_loadu_ps(scale), sums, bias);
+    let estimate = estimated(sums, scale, bias, weight);
     u32::from(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(estimate, _mm512_set1_ps(threshold)))
 }
 
@@ -437,6 +447,10 @@ unsafe impl Multiply for TileI8 {
     unsafe fn store(total: __m512i, at: *mut i32) {
         _mm512_storeu_si512(at.cast(), total);
     }
+    #[inline(always)]
+    unsafe fn estimate(total: __m512i, scale: *const f32, bias: *const f32, weight: f32, at: *mut f32) {
+        _mm512_storeu_ps(at, estimated(_mm512_cvtepi32_ps(total), scale, bias, weight));
+    }
 }
 
 // SAFETY: a panel load reads 16 floats, a spread one code.
@@ -477,5 +491,9 @@ unsafe impl Multiply for TileF32 {
     #[inline(always)]
     unsafe fn store(total: __m512, at: *mut f32) {
         _mm512_storeu_ps(at, total);
+    }
+    #[inline(always)]
+    unsafe fn estimate(total: __m512, scale: *const f32, bias: *const f32, weight: f32, at: *mut f32) {
+        _mm512_storeu_ps(at, estimated(total, scale, bias, weight));
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn detected() -> impl Iterator<Item = &'static Kernels> {
 /// Makes the table of a level and the markers of its kernels; the level then says how each of them
 /// steps, by `impl Step for Dot<f32>` and so on.
 macro_rules! level {
-    ($name:literal, $features:literal, [$($feature:tt)*], $blocks:ident) => {
+    ($name:literal, $features:literal, [$($feature:tt)*], $blocks:ident, $estimates:ident) => {
         /// `Σ query · row`.
         pub(super) struct Dot<T>(PhantomData<T>);
         /// `Σ (query − row)²`.
@@ -113,6 +113,18 @@ macro_rules! level {
             unsafe { tile::$blocks::<M>(rows, queries, depth, hits) }
         }
 
+        #[target_feature(enable = $features)]
+        unsafe fn estimates<M: Multiply>(
+            rows: &PanelRows<'_, M::Row>,
+            queries: &PanelQueries<'_, M::Code>,
+            depth: usize,
+            out: *mut f32,
+            stride: usize,
+        ) {
+            // SAFETY: as the caller's; this function has the level's features.
+            unsafe { tile::$estimates::<M>(rows, queries, depth, out, stride) }
+        }
+
         const fn element_table<T: Element>() -> ElementTable<T>
         where
             Dot<T>: Step<Query = T::Query, Row = T, Total: Total<Sum = T::Sum>>,
@@ -146,6 +158,7 @@ macro_rules! level {
             common_bits: one_to_many::<CommonBits>,
             tile_i8: tile::<TileI8>,
             tile_f32: tile::<TileF32>,
+            estimates_i8: estimates::<TileI8>,
             quantise_query,
         };
     };

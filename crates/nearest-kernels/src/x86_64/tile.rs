@@ -46,6 +46,8 @@ pub(super) unsafe trait Multiply {
         threshold: f32,
     ) -> u32;
     unsafe fn store(total: Self::Total, at: *mut Self::Sum);
+    /// Writes `scale * total + bias * weight` of every lane.
+    unsafe fn estimate(total: Self::Total, scale: *const f32, bias: *const f32, weight: f32, at: *mut f32);
 }
 
 /// Blocks of 12 queries and the whole panel, for 32 registers of 16 lanes.
@@ -100,6 +102,78 @@ pub(super) unsafe fn narrow<M: Multiply>(
             }
         }
     }
+}
+
+/// All estimates of a panel, by blocks that suit [`wide`].
+///
+/// # Safety
+/// As [`wide`]; `out` takes 32 floats from each multiple of `stride` on, one a query.
+#[inline(always)]
+pub(super) unsafe fn estimates_wide<M: Multiply>(
+    rows: &PanelRows<'_, M::Row>,
+    queries: &PanelQueries<'_, M::Code>,
+    depth: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: as the caller's.
+    unsafe {
+        let query = estimates::<M, 12, 2, 1>(0, 0, rows, queries, depth, out, stride);
+        let query = estimates::<M, 4, 2, 1>(query, 0, rows, queries, depth, out, stride);
+        estimates::<M, 1, 2, 4>(query, 0, rows, queries, depth, out, stride);
+    }
+}
+
+/// All estimates of a panel, by blocks that suit [`narrow`].
+///
+/// # Safety
+/// As [`estimates_wide`].
+#[inline(always)]
+pub(super) unsafe fn estimates_narrow<M: Multiply>(
+    rows: &PanelRows<'_, M::Row>,
+    queries: &PanelQueries<'_, M::Code>,
+    depth: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    for first_row in [0, PANEL_ROWS / 2] {
+        // SAFETY: as the caller's.
+        unsafe {
+            let query = estimates::<M, 4, 2, 1>(0, first_row, rows, queries, depth, out, stride);
+            estimates::<M, 1, 2, 2>(query, first_row, rows, queries, depth, out, stride);
+        }
+    }
+}
+
+/// # Safety
+/// As [`blocks`] and [`estimates_wide`].
+#[inline(always)]
+unsafe fn estimates<M: Multiply, const Q: usize, const V: usize, const U: usize>(
+    mut query: usize,
+    first_row: usize,
+    rows: &PanelRows<'_, M::Row>,
+    queries: &PanelQueries<'_, M::Code>,
+    depth: usize,
+    out: *mut f32,
+    stride: usize,
+) -> usize {
+    let n = queries.start.len();
+    while n - query >= Q {
+        // SAFETY: queries `query..query + Q` exist, and `out` has their places.
+        unsafe {
+            let totals = multiply::<M, Q, V, U>(query, first_row, rows, queries, depth);
+            for q in 0..Q {
+                let weight = *queries.weight.get_unchecked(query + q);
+                for v in 0..V {
+                    let row = first_row + v * M::LANES;
+                    let (scale, bias) = (rows.scale.as_ptr().add(row), rows.bias.as_ptr().add(row));
+                    M::estimate(totals[q][v], scale, bias, weight, out.add((query + q) * stride + row));
+                }
+            }
+        }
+        query += Q;
+    }
+    query
 }
 
 /// Takes `Q` queries at a time from `query` on; gives the first that is left.
