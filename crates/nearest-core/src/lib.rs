@@ -5,6 +5,7 @@
 //! | [`index`] | the index: versions that readers see whole, one writer, its file |
 //! | [`exact`] | exact search: single queries, batches, all pairs |
 //! | [`encoding`], [`stored`], [`metric`] | how vectors are stored, how distances are measured |
+//! | [`kmeans`], [`random`] | clusters, and numbers from a seed |
 //! | [`column`], [`live`], [`ids`] | rows in append-only chunks, which of them count, what the caller calls them |
 //! | [`candidates`] | the k nearest seen so far |
 //! | [`work`] | executor, progress, cancel and memory of one call |
@@ -22,8 +23,10 @@ pub mod file;
 pub mod files;
 pub mod ids;
 pub mod index;
+pub mod kmeans;
 pub mod live;
 pub mod memory;
 pub mod metric;
+pub mod random;
 pub mod stored;
 pub mod work;

@@ -100,6 +100,11 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Tells the caller how far work is that no `for_each` sees as a whole; an error if it asks to stop.
+    pub fn report(&self, done: u64, total: u64, stage: &str) -> Result<()> {
+        if self.caller.poll(done, total, stage) { Ok(()) } else { Err(Error::Cancelled) }
+    }
+
     /// Runs `task(scratch, i)` for each i below `n_tasks`, in no particular order, and stops at the first error.
     ///
     /// Each worker makes one `scratch`. A task should last well under 50 ms: between two of them the work can stop.

@@ -6,7 +6,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
-use nearest_kernels::{Element, Kernels, PANEL_ROWS, PanelQueries, PanelRows, Rows, panel_depth};
+use nearest_kernels::{
+    Element, Kernels, Nearest, PANEL_ROWS, PanelCentroids, PanelPoints, PanelQueries, PanelRows, Rows,
+    panel_depth,
+};
 
 const QUERIES: usize = 1000;
 
@@ -132,6 +135,36 @@ fn print_tiles(kernels: &Kernels, dim: usize, n: usize) {
     println!("  tiles, dim {dim}, {n} queries: int8 {i8_rate:.0}, f32 {f32_rate:.0} G multiply-adds/s");
 }
 
+/// A panel of points against centroids: the best of them, the two best, all scores.
+fn print_centroids(kernels: &Kernels, dim: usize, n: usize) {
+    let depth = panel_depth(dim);
+    let panel: Vec<u8> = (0..depth * PANEL_ROWS).map(|i| (i * 31) as u8).collect();
+    let codes: Vec<i8> = (0..depth * n).map(|i| (i * 17) as i8).collect();
+    let (start, scale, bias) = (vec![0; n], vec![1.0; n], vec![-1.0; n]);
+    let centroids = PanelCentroids { codes: &codes, start: &start, scale: &scale, bias: &bias };
+    let points = PanelPoints { panel: &panel, weight: &[1.0; PANEL_ROWS] };
+    let (mut best, mut two, mut out) = (Nearest::NONE, [Nearest::NONE; 2], vec![0.0; n * PANEL_ROWS]);
+    let rate = |time: f64| (n * PANEL_ROWS * dim) as f64 / time / 1e9;
+    let one = seconds(|| kernels.nearest_i8(black_box(&points), &centroids, 0, &mut best));
+    let both = seconds(|| kernels.two_nearest_i8(black_box(&points), &centroids, 0, &mut two));
+    let all = seconds(|| kernels.scores_i8(black_box(&points), &centroids, &mut out));
+
+    let panel: Vec<f32> = (0..dim * PANEL_ROWS).map(|i| (i % 7) as f32).collect();
+    let codes: Vec<f32> = (0..dim * n).map(|i| (i % 5) as f32).collect();
+    let start = vec![0.0; n];
+    let centroids = PanelCentroids { codes: &codes, start: &start, scale: &scale, bias: &bias };
+    let points = PanelPoints { panel: &panel, weight: &[1.0; PANEL_ROWS] };
+    let float = seconds(|| kernels.nearest_f32(black_box(&points), &centroids, 0, &mut best));
+    println!(
+        "  centroids, dim {dim}, {n} of them: int8 nearest {:.0}, two nearest {:.0}, scores {:.0}, f32 nearest {:.0} \
+         G multiply-adds/s",
+        rate(one),
+        rate(both),
+        rate(all),
+        rate(float)
+    );
+}
+
 fn print_canonical(kernels: &Kernels, dim: usize) {
     let n = 64;
     let query: Vec<f32> = (0..dim).map(|i| i as f32).collect();
@@ -252,6 +285,7 @@ fn main() {
         print_peaks(kernels.name());
         for dim in [128, 384, 960] {
             print_tiles(kernels, dim, QUERIES);
+            print_centroids(kernels, dim, QUERIES);
         }
         print_tiles(kernels, 128, 1);
         print_scan(kernels, &memory);

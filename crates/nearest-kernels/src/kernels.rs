@@ -11,11 +11,13 @@ use half::{bf16, f16};
 
 use crate::MAX_DIM;
 use crate::canonical;
+use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
 use crate::panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows};
 use crate::portable;
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rows::Rows;
+use crate::sums;
 #[cfg(target_arch = "x86_64")]
 use crate::x86_64::detected;
 
@@ -31,6 +33,15 @@ pub(crate) type Estimates<R, C> = unsafe fn(
     out: *mut f32,
     stride: usize,
 );
+pub(crate) type Choose<R, C, B> = unsafe fn(
+    points: &PanelPoints<'_, R>,
+    centroids: &PanelCentroids<'_, C>,
+    depth: usize,
+    first: u32,
+    best: &mut B,
+);
+pub(crate) type Scores<R, C> =
+    unsafe fn(points: &PanelPoints<'_, R>, centroids: &PanelCentroids<'_, C>, depth: usize, out: &mut [f32]);
 
 /// The kernels of one type of element.
 pub struct ElementTable<T: Element> {
@@ -43,6 +54,7 @@ pub struct ElementTable<T: Element> {
     pub(crate) canonical_sqeuclidean: Canonical<T>,
     pub(crate) canonical_manhattan: Canonical<T>,
     pub(crate) quantise_row: unsafe fn(row: &[T], centre: &[f32], codes: &mut [u8]) -> RowCode,
+    pub(crate) add: unsafe fn(row: &[T], weight: f64, sums: &mut [f64]),
     pub(crate) all_finite: unsafe fn(values: &[T]) -> bool,
 }
 
@@ -59,6 +71,11 @@ pub struct Kernels {
     pub(crate) tile_i8: Tile<u8, i8, i32>,
     pub(crate) tile_f32: Tile<f32, f32, f32>,
     pub(crate) estimates_i8: Estimates<u8, i8>,
+    pub(crate) nearest_i8: Choose<u8, i8, Nearest>,
+    pub(crate) nearest_f32: Choose<f32, f32, Nearest>,
+    pub(crate) two_nearest_i8: Choose<u8, i8, [Nearest; 2]>,
+    pub(crate) two_nearest_f32: Choose<f32, f32, [Nearest; 2]>,
+    pub(crate) scores_i8: Scores<u8, i8>,
     pub(crate) quantise_query: unsafe fn(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode,
 }
 
@@ -74,6 +91,7 @@ macro_rules! portable_table {
             canonical_sqeuclidean: canonical::sqeuclidean::<_, false>,
             canonical_manhattan: canonical::manhattan::<_, false>,
             quantise_row: quantise::row::<_, false>,
+            add: sums::add::<_, false>,
             all_finite: quantise::all_finite,
         }
     };
@@ -97,6 +115,11 @@ static PORTABLE: Kernels = Kernels {
     tile_i8: portable::tile_i8,
     tile_f32: portable::tile_f32,
     estimates_i8: portable::estimates_i8,
+    nearest_i8: portable::nearest_i8,
+    nearest_f32: portable::nearest_f32,
+    two_nearest_i8: portable::two_nearest_i8,
+    two_nearest_f32: portable::two_nearest_f32,
+    scores_i8: portable::scores_i8,
     quantise_query: quantise::query::<false>,
 };
 
@@ -325,7 +348,8 @@ impl Kernels {
         let (_, depth) = rows.check(&PanelQueries { threshold: queries.weight, ..*queries });
         assert!(depth.is_multiple_of(4), "a byte panel's depth must be a multiple of 4, got {depth}");
         assert!(stride >= PANEL_ROWS, "estimates take 32 places a query, got a stride of {stride}");
-        let places = n.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(PANEL_ROWS));
+        let places =
+            n.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(PANEL_ROWS));
         assert!(
             places.is_some_and(|places| places <= out.len()),
             "out must hold the estimates of {n} queries, got {} places",
@@ -333,6 +357,107 @@ impl Kernels {
         );
         // SAFETY: the table's features were detected, and the lengths are as checked.
         unsafe { (self.estimates_i8)(rows, queries, depth, out.as_mut_ptr(), stride) }
+    }
+
+    /// Compares a panel of points with centroids and keeps, for each point, the one with the best score, in `best`,
+    /// which holds what earlier calls found. Among equals the lower place wins, and what was found before; a NaN never does.
+    ///
+    /// Places count from `first`. Scores, see [`PanelCentroids`], have the same bits on every level.
+    ///
+    /// # Panics
+    /// Unless points and centroids have one depth, a multiple of 4, and the other lengths fit.
+    #[track_caller]
+    pub fn nearest_i8(
+        &self,
+        points: &PanelPoints<'_, u8>,
+        centroids: &PanelCentroids<'_, i8>,
+        first: u32,
+        best: &mut Nearest,
+    ) {
+        let depth = check_bytes(points, centroids);
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.nearest_i8)(points, centroids, depth, first, best) }
+    }
+
+    /// As [`Kernels::nearest_i8`], for `f32` panels of any depth; sums round in any order.
+    ///
+    /// # Panics
+    /// Unless points and centroids have one depth and the other lengths fit.
+    #[track_caller]
+    pub fn nearest_f32(
+        &self,
+        points: &PanelPoints<'_, f32>,
+        centroids: &PanelCentroids<'_, f32>,
+        first: u32,
+        best: &mut Nearest,
+    ) {
+        let (_, depth) = centroids.check(points);
+        // SAFETY: as in `nearest_i8`.
+        unsafe { (self.nearest_f32)(points, centroids, depth, first, best) }
+    }
+
+    /// As [`Kernels::nearest_i8`], for the best and the second best.
+    ///
+    /// # Panics
+    /// As [`Kernels::nearest_i8`].
+    #[track_caller]
+    pub fn two_nearest_i8(
+        &self,
+        points: &PanelPoints<'_, u8>,
+        centroids: &PanelCentroids<'_, i8>,
+        first: u32,
+        best: &mut [Nearest; 2],
+    ) {
+        let depth = check_bytes(points, centroids);
+        // SAFETY: as in `nearest_i8`.
+        unsafe { (self.two_nearest_i8)(points, centroids, depth, first, best) }
+    }
+
+    /// As [`Kernels::nearest_f32`], for the best and the second best.
+    ///
+    /// # Panics
+    /// As [`Kernels::nearest_f32`].
+    #[track_caller]
+    pub fn two_nearest_f32(
+        &self,
+        points: &PanelPoints<'_, f32>,
+        centroids: &PanelCentroids<'_, f32>,
+        first: u32,
+        best: &mut [Nearest; 2],
+    ) {
+        let (_, depth) = centroids.check(points);
+        // SAFETY: as in `nearest_i8`.
+        unsafe { (self.two_nearest_f32)(points, centroids, depth, first, best) }
+    }
+
+    /// The scores of all centroids with a panel of points: that of centroid `c` and point `r` at `out[c * 32 + r]`,
+    /// the order in which they are computed.
+    ///
+    /// # Panics
+    /// As [`Kernels::nearest_i8`], and unless `out` has 32 places a centroid.
+    #[track_caller]
+    pub fn scores_i8(
+        &self,
+        points: &PanelPoints<'_, u8>,
+        centroids: &PanelCentroids<'_, i8>,
+        out: &mut [f32],
+    ) {
+        let depth = check_bytes(points, centroids);
+        let n = centroids.scale.len();
+        assert!(out.len() == n * PANEL_ROWS, "out must have length {n} · 32, got {}", out.len());
+        // SAFETY: as in `nearest_i8`.
+        unsafe { (self.scores_i8)(points, centroids, depth, out) }
+    }
+
+    /// Adds `weight * row` to `sums`, in float64. The same bits on every level.
+    ///
+    /// # Panics
+    /// Unless `row` and `sums` are of one length.
+    #[track_caller]
+    pub fn add<T: Element>(&self, row: &[T], weight: f64, sums: &mut [f64]) {
+        assert!(row.len() == sums.len(), "sums must have length {}, got {}", row.len(), sums.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (T::table(self).add)(row, weight, sums) }
     }
 
     /// Quantises a row to bytes; see [`RowCode`]. The same bits on every level.
@@ -382,4 +507,11 @@ fn check_dim(dim: usize) {
 #[track_caller]
 fn check_pair(query: usize, row: usize) {
     assert!(query == row, "query and row must be of one length, got {query} and {row}");
+}
+
+#[track_caller]
+fn check_bytes(points: &PanelPoints<'_, u8>, centroids: &PanelCentroids<'_, i8>) -> usize {
+    let (_, depth) = centroids.check(points);
+    assert!(depth.is_multiple_of(4), "a byte panel's depth must be a multiple of 4, got {depth}");
+    depth
 }

@@ -6,9 +6,11 @@
 //! | `element.rs` | [`Element`]: the number types that vectors are stored as |
 //! | `rows.rs` | [`Rows`]: the rows that one query is compared with |
 //! | `panel.rs` | packed panels of 32 rows, the queries they are multiplied with, and [`Hit`]s |
+//! | `centroids.rs` | points and centroids that are compared by panels, and the best of them |
 //! | `portable.rs` | plain loops: the meaning of every selection kernel, on every CPU |
 //! | `canonical.rs` | the distances that are reported: float64 in one fixed order, the same bits on every level |
 //! | `quantise.rs` | rows and queries as bytes, with true bounds of what that loses |
+//! | `sums.rs` | sums of rows, for their means |
 //! | `x86_64/` | the same kernels for AVX2 and AVX-512 |
 //!
 //! Selection kernels ([`Kernels::dot`] and its kin) may round differently from one level to the next:
@@ -24,15 +26,18 @@
 #![allow(clippy::needless_range_loop)]
 
 mod canonical;
+mod centroids;
 mod element;
 mod kernels;
 mod panel;
 mod portable;
 mod quantise;
 mod rows;
+mod sums;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub use centroids::{Nearest, PanelCentroids, PanelPoints};
 pub use element::Element;
 pub use kernels::Kernels;
 pub use panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, pack_panel_f32, panel_depth};

@@ -2,6 +2,7 @@
 //!
 //! Lanes are written out so that the compiler can vectorise; the order of float32 sums is no promise.
 
+use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
 use crate::panel::{Hit, PANEL_ROWS, PanelCode, PanelQueries, PanelRows, push_hits};
 use crate::rows::Rows;
@@ -120,6 +121,43 @@ fn bits(query: &[u8], row: &[u8], join: impl Fn(u64, u64) -> u64) -> u32 {
 /// Rows of a panel that are summed at once: few enough for any CPU's registers.
 const PART: usize = 8;
 
+/// The sums of one query, or centroid, with a panel of bytes.
+#[inline(always)]
+fn byte_sums(panel: &[u8], codes: &[i8], start: i32) -> [i32; PANEL_ROWS] {
+    let mut sums = [start; PANEL_ROWS];
+    for (part, sums) in sums.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+        let mut lanes = *sums;
+        for (group, codes) in panel.chunks_exact(4 * PANEL_ROWS).zip(codes.as_chunks::<4>().0) {
+            let (rows, _) = group[part * 4 * PART..].as_chunks::<4>();
+            for (lane, row) in lanes.iter_mut().zip(rows) {
+                for k in 0..4 {
+                    *lane = lane.wrapping_add(i32::from(row[k]) * i32::from(codes[k]));
+                }
+            }
+        }
+        *sums = lanes;
+    }
+    sums
+}
+
+/// The same with a panel of floats.
+#[inline(always)]
+fn float_sums(panel: &[f32], codes: &[f32], start: f32) -> [f32; PANEL_ROWS] {
+    let (columns, _) = panel.as_chunks::<PANEL_ROWS>();
+    let mut sums = [start; PANEL_ROWS];
+    for (part, sums) in sums.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
+        let mut lanes = *sums;
+        for (column, code) in columns.iter().zip(codes) {
+            let values = &column.as_chunks::<PART>().0[part];
+            for r in 0..PART {
+                lanes[r] += values[r] * code;
+            }
+        }
+        *sums = lanes;
+    }
+    sums
+}
+
 pub(crate) fn tile_i8(
     rows: &PanelRows<'_, u8>,
     queries: &PanelQueries<'_, i8>,
@@ -127,7 +165,7 @@ pub(crate) fn tile_i8(
     hits: &mut Vec<Hit<i32>>,
 ) {
     for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
-        let sums = byte_sums(rows, queries.start[query], codes);
+        let sums = byte_sums(rows.panel, codes, queries.start[query]);
         let estimated = sums.map(|sum| sum as f32);
         compare(rows, queries, query, &estimated, &sums, hits);
     }
@@ -143,7 +181,7 @@ pub(crate) unsafe fn estimates_i8(
     stride: usize,
 ) {
     for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
-        let sums = byte_sums(rows, queries.start[query], codes);
+        let sums = byte_sums(rows.panel, codes, queries.start[query]);
         for r in 0..PANEL_ROWS {
             let estimate = rows.scale[r] * sums[r] as f32 + rows.bias[r] * queries.weight[query];
             // SAFETY: as the caller promises.
@@ -152,44 +190,14 @@ pub(crate) unsafe fn estimates_i8(
     }
 }
 
-/// The sums of one query with the rows of a byte panel.
-#[inline(always)]
-fn byte_sums(rows: &PanelRows<'_, u8>, start: i32, codes: &[i8]) -> [i32; PANEL_ROWS] {
-    let mut sums = [start; PANEL_ROWS];
-    for (part, sums) in sums.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
-        let mut lanes = *sums;
-        for (group, codes) in rows.panel.chunks_exact(4 * PANEL_ROWS).zip(codes.as_chunks::<4>().0) {
-            let (rows, _) = group[part * 4 * PART..].as_chunks::<4>();
-            for (lane, row) in lanes.iter_mut().zip(rows) {
-                for k in 0..4 {
-                    *lane = lane.wrapping_add(i32::from(row[k]) * i32::from(codes[k]));
-                }
-            }
-        }
-        *sums = lanes;
-    }
-    sums
-}
-
 pub(crate) fn tile_f32(
     rows: &PanelRows<'_, f32>,
     queries: &PanelQueries<'_, f32>,
     depth: usize,
     hits: &mut Vec<Hit<f32>>,
 ) {
-    let (columns, _) = rows.panel.as_chunks::<PANEL_ROWS>();
     for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
-        let mut sums = [queries.start[query]; PANEL_ROWS];
-        for (part, sums) in sums.as_chunks_mut::<PART>().0.iter_mut().enumerate() {
-            let mut lanes = *sums;
-            for (column, code) in columns.iter().zip(codes) {
-                let values = &column.as_chunks::<PART>().0[part];
-                for r in 0..PART {
-                    lanes[r] += values[r] * code;
-                }
-            }
-            *sums = lanes;
-        }
+        let sums = float_sums(rows.panel, codes, queries.start[query]);
         compare(rows, queries, query, &sums, &sums, hits);
     }
 }
@@ -227,4 +235,106 @@ fn below(
         mask |= u32::from(scale[r] * sums[r] + bias[r] * weight < threshold) << r;
     }
     mask
+}
+
+/// Gives the scores of one centroid after the other.
+#[inline(always)]
+fn each_score<T, C: PanelCode>(
+    points: &PanelPoints<'_, T>,
+    centroids: &PanelCentroids<'_, C>,
+    depth: usize,
+    sums: impl Fn(&[T], &[C], C::Sum) -> [f32; PANEL_ROWS],
+    mut take: impl FnMut(usize, [f32; PANEL_ROWS]),
+) {
+    for (place, codes) in centroids.codes.chunks_exact(depth).enumerate() {
+        let mut scores = sums(points.panel, codes, centroids.start[place]);
+        for (score, weight) in scores.iter_mut().zip(points.weight) {
+            *score = centroids.scale[place] * *score + centroids.bias[place] * weight;
+        }
+        take(place, scores);
+    }
+}
+
+#[inline(always)]
+fn floats_of_bytes(panel: &[u8], codes: &[i8], start: i32) -> [f32; PANEL_ROWS] {
+    byte_sums(panel, codes, start).map(|sum| sum as f32)
+}
+
+/// Takes the scores of one centroid where they are better; `second` the same for what comes after the best.
+#[inline(always)]
+fn keep(best: &mut Nearest, second: Option<&mut Nearest>, place: u32, scores: [f32; PANEL_ROWS]) {
+    let before = *best;
+    for r in 0..PANEL_ROWS {
+        if scores[r] > best.score[r] {
+            (best.score[r], best.place[r]) = (scores[r], place);
+        }
+    }
+    if let Some(second) = second {
+        for r in 0..PANEL_ROWS {
+            if scores[r] > before.score[r] {
+                (second.score[r], second.place[r]) = (before.score[r], before.place[r]);
+            } else if scores[r] > second.score[r] {
+                (second.score[r], second.place[r]) = (scores[r], place);
+            }
+        }
+    }
+}
+
+pub(crate) fn nearest_i8(
+    points: &PanelPoints<'_, u8>,
+    centroids: &PanelCentroids<'_, i8>,
+    depth: usize,
+    first: u32,
+    best: &mut Nearest,
+) {
+    each_score(points, centroids, depth, floats_of_bytes, |place, scores| {
+        keep(best, None, first.wrapping_add(place as u32), scores);
+    });
+}
+
+pub(crate) fn nearest_f32(
+    points: &PanelPoints<'_, f32>,
+    centroids: &PanelCentroids<'_, f32>,
+    depth: usize,
+    first: u32,
+    best: &mut Nearest,
+) {
+    each_score(points, centroids, depth, float_sums, |place, scores| {
+        keep(best, None, first.wrapping_add(place as u32), scores);
+    });
+}
+
+pub(crate) fn two_nearest_i8(
+    points: &PanelPoints<'_, u8>,
+    centroids: &PanelCentroids<'_, i8>,
+    depth: usize,
+    first: u32,
+    [best, second]: &mut [Nearest; 2],
+) {
+    each_score(points, centroids, depth, floats_of_bytes, |place, scores| {
+        keep(best, Some(second), first.wrapping_add(place as u32), scores);
+    });
+}
+
+pub(crate) fn two_nearest_f32(
+    points: &PanelPoints<'_, f32>,
+    centroids: &PanelCentroids<'_, f32>,
+    depth: usize,
+    first: u32,
+    [best, second]: &mut [Nearest; 2],
+) {
+    each_score(points, centroids, depth, float_sums, |place, scores| {
+        keep(best, Some(second), first.wrapping_add(place as u32), scores);
+    });
+}
+
+pub(crate) fn scores_i8(
+    points: &PanelPoints<'_, u8>,
+    centroids: &PanelCentroids<'_, i8>,
+    depth: usize,
+    out: &mut [f32],
+) {
+    each_score(points, centroids, depth, floats_of_bytes, |place, scores| {
+        out[place * PANEL_ROWS..][..PANEL_ROWS].copy_from_slice(&scores);
+    });
 }

@@ -15,15 +15,18 @@ use std::marker::PhantomData;
 use bytemuck::Pod;
 use half::{bf16, f16};
 
+use super::centroids::{self, All, Best, Keep};
 use super::group::{self, Step, Sum, Total};
 use super::level;
 use super::tile::{self, Multiply};
 use crate::canonical;
+use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
 use crate::kernels::{ElementTable, Kernels};
 use crate::panel::{Hit, PanelQueries, PanelRows};
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rows::Rows;
+use crate::sums;
 
 level!(
     "avx2",
@@ -418,3 +421,62 @@ unsafe impl Multiply for TileF32 {
         _mm256_storeu_ps(at, estimated(total, scale, bias, weight));
     }
 }
+
+/// `scale * sums + bias * weight`, each product rounded on its own.
+#[inline(always)]
+unsafe fn score(sums: __m256, scale: f32, bias: f32, weight: __m256) -> __m256 {
+    let bias = _mm256_mul_ps(_mm256_set1_ps(bias), weight);
+    _mm256_add_ps(_mm256_mul_ps(_mm256_set1_ps(scale), sums), bias)
+}
+
+macro_rules! keep {
+    ($($tile:ty, |$total:ident| $sums:expr;)*) => {$(
+        // SAFETY: loads and stores are of 8 elements.
+        unsafe impl Keep for $tile {
+            type Scores = __m256;
+            type Places = __m256i;
+            type Mask = __m256;
+
+            #[inline(always)]
+            unsafe fn score($total: Self::Total, scale: f32, bias: f32, weight: __m256) -> __m256 {
+                score($sums, scale, bias, weight)
+            }
+            #[inline(always)]
+            unsafe fn load(at: *const f32) -> __m256 {
+                _mm256_loadu_ps(at)
+            }
+            #[inline(always)]
+            unsafe fn save(scores: __m256, at: *mut f32) {
+                _mm256_storeu_ps(at, scores);
+            }
+            #[inline(always)]
+            unsafe fn load_places(at: *const u32) -> __m256i {
+                _mm256_loadu_si256(at.cast())
+            }
+            #[inline(always)]
+            unsafe fn save_places(places: __m256i, at: *mut u32) {
+                _mm256_storeu_si256(at.cast(), places);
+            }
+            #[inline(always)]
+            unsafe fn place(place: u32) -> __m256i {
+                _mm256_set1_epi32(place as i32)
+            }
+            #[inline(always)]
+            unsafe fn greater(a: __m256, b: __m256) -> __m256 {
+                _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)
+            }
+            #[inline(always)]
+            unsafe fn either(mask: __m256, a: __m256, b: __m256) -> __m256 {
+                _mm256_blendv_ps(b, a, mask)
+            }
+            #[inline(always)]
+            unsafe fn either_place(mask: __m256, a: __m256i, b: __m256i) -> __m256i {
+                _mm256_blendv_epi8(b, a, _mm256_castps_si256(mask))
+            }
+        }
+    )*};
+}
+keep!(
+    TileI8, |total| _mm256_cvtepi32_ps(total);
+    TileF32, |total| total;
+);

@@ -17,15 +17,18 @@ use std::marker::PhantomData;
 use half::{bf16, f16};
 
 use super::avx2;
+use super::centroids::{self, All, Best, Keep};
 use super::group::{self, Step, Sum, Total};
 use super::level;
 use super::tile::{self, Multiply};
 use crate::canonical;
+use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
 use crate::kernels::{ElementTable, Kernels};
 use crate::panel::{Hit, PanelQueries, PanelRows};
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rows::Rows;
+use crate::sums;
 
 level!(
     "avx512",
@@ -497,3 +500,62 @@ unsafe impl Multiply for TileF32 {
         _mm512_storeu_ps(at, estimated(total, scale, bias, weight));
     }
 }
+
+/// `scale * sums + bias * weight`, each product rounded on its own.
+#[inline(always)]
+unsafe fn score(sums: __m512, scale: f32, bias: f32, weight: __m512) -> __m512 {
+    let bias = _mm512_mul_ps(_mm512_set1_ps(bias), weight);
+    _mm512_add_ps(_mm512_mul_ps(_mm512_set1_ps(scale), sums), bias)
+}
+
+macro_rules! keep {
+    ($($tile:ty, |$total:ident| $sums:expr;)*) => {$(
+        // SAFETY: loads and stores are of 16 elements.
+        unsafe impl Keep for $tile {
+            type Scores = __m512;
+            type Places = __m512i;
+            type Mask = __mmask16;
+
+            #[inline(always)]
+            unsafe fn score($total: Self::Total, scale: f32, bias: f32, weight: __m512) -> __m512 {
+                score($sums, scale, bias, weight)
+            }
+            #[inline(always)]
+            unsafe fn load(at: *const f32) -> __m512 {
+                _mm512_loadu_ps(at)
+            }
+            #[inline(always)]
+            unsafe fn save(scores: __m512, at: *mut f32) {
+                _mm512_storeu_ps(at, scores);
+            }
+            #[inline(always)]
+            unsafe fn load_places(at: *const u32) -> __m512i {
+                _mm512_loadu_si512(at.cast())
+            }
+            #[inline(always)]
+            unsafe fn save_places(places: __m512i, at: *mut u32) {
+                _mm512_storeu_si512(at.cast(), places);
+            }
+            #[inline(always)]
+            unsafe fn place(place: u32) -> __m512i {
+                _mm512_set1_epi32(place as i32)
+            }
+            #[inline(always)]
+            unsafe fn greater(a: __m512, b: __m512) -> __mmask16 {
+                _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b)
+            }
+            #[inline(always)]
+            unsafe fn either(mask: __mmask16, a: __m512, b: __m512) -> __m512 {
+                _mm512_mask_blend_ps(mask, b, a)
+            }
+            #[inline(always)]
+            unsafe fn either_place(mask: __mmask16, a: __m512i, b: __m512i) -> __m512i {
+                _mm512_mask_blend_epi32(mask, b, a)
+            }
+        }
+    )*};
+}
+keep!(
+    TileI8, |total| _mm512_cvtepi32_ps(total);
+    TileF32, |total| total;
+);

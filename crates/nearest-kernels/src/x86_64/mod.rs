@@ -1,6 +1,6 @@
 //! The kernels for x86-64: AVX2, and AVX-512 with VNNI and VPOPCNTDQ (Ice Lake, Zen 4 and later).
 //!
-//! `group.rs` and `tile.rs` hold the loops, once, over traits of a few vector operations; `avx2.rs` and
+//! `group.rs`, `tile.rs` and `centroids.rs` hold the loops, once, over traits of a few vector operations; `avx2.rs` and
 //! `avx512.rs` hold those operations. Everything generic is `#[inline(always)]` and ends up inside the
 //! functions that `level!` makes, which are the only ones compiled with the level's features.
 //!
@@ -8,6 +8,7 @@
 
 mod avx2;
 mod avx512;
+mod centroids;
 mod group;
 mod tile;
 
@@ -125,6 +126,51 @@ macro_rules! level {
             unsafe { tile::$estimates::<M>(rows, queries, depth, out, stride) }
         }
 
+        #[target_feature(enable = $features)]
+        unsafe fn nearest<M: Keep>(
+            points: &PanelPoints<'_, M::Row>,
+            centroids: &PanelCentroids<'_, M::Code>,
+            depth: usize,
+            first: u32,
+            best: &mut Nearest,
+        ) {
+            let mut second = Nearest::NONE;
+            let sink = Best::<false> { first, best, second: &mut second };
+            // SAFETY: as the caller's; this function has the level's features.
+            unsafe { centroids::$blocks::<M, _>(points, centroids, depth, sink) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn two_nearest<M: Keep>(
+            points: &PanelPoints<'_, M::Row>,
+            centroids: &PanelCentroids<'_, M::Code>,
+            depth: usize,
+            first: u32,
+            best: &mut [Nearest; 2],
+        ) {
+            let [best, second] = best;
+            let sink = Best::<true> { first, best, second };
+            // SAFETY: as the caller's; this function has the level's features.
+            unsafe { centroids::$blocks::<M, _>(points, centroids, depth, sink) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn scores<M: Keep>(
+            points: &PanelPoints<'_, M::Row>,
+            centroids: &PanelCentroids<'_, M::Code>,
+            depth: usize,
+            out: &mut [f32],
+        ) {
+            // SAFETY: as the caller's; this function has the level's features.
+            unsafe { centroids::$blocks::<M, _>(points, centroids, depth, All(out)) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn add<T: Element>(row: &[T], weight: f64, sums: &mut [f64]) {
+            // SAFETY: this function has FMA and F16C.
+            unsafe { sums::add::<T, true>(row, weight, sums) }
+        }
+
         const fn element_table<T: Element>() -> ElementTable<T>
         where
             Dot<T>: Step<Query = T::Query, Row = T, Total: Total<Sum = T::Sum>>,
@@ -142,6 +188,7 @@ macro_rules! level {
                 canonical_sqeuclidean: canonical_sqeuclidean::<T>,
                 canonical_manhattan: canonical_manhattan::<T>,
                 quantise_row: quantise_row::<T>,
+                add: add::<T>,
                 all_finite: all_finite::<T>,
             }
         }
@@ -159,6 +206,11 @@ macro_rules! level {
             tile_i8: tile::<TileI8>,
             tile_f32: tile::<TileF32>,
             estimates_i8: estimates::<TileI8>,
+            nearest_i8: nearest::<TileI8>,
+            nearest_f32: nearest::<TileF32>,
+            two_nearest_i8: two_nearest::<TileI8>,
+            two_nearest_f32: two_nearest::<TileF32>,
+            scores_i8: scores::<TileI8>,
             quantise_query,
         };
     };

@@ -193,7 +193,9 @@ unsafe fn blocks<M: Multiply, const Q: usize, const V: usize, const U: usize, co
     while n - query >= Q {
         // SAFETY: queries `query..query + Q` exist.
         unsafe {
-            let totals = multiply::<M, Q, V, U>(query, first_row, rows, queries, depth);
+            let panel = rows.panel.as_ptr().add(first_row * M::GROUP);
+            let codes = queries.codes.as_ptr().add(query * depth);
+            let totals = multiply::<M, Q, V, U>(panel, codes, queries.start.as_ptr().add(query), depth);
             let mut all = u32::MAX;
             for q in 0..Q {
                 for v in 0..V {
@@ -256,23 +258,21 @@ unsafe fn below<M: Multiply, const MUTUAL: bool>(
 /// The sums of `Q` queries with `V * LANES` rows, with `U` chains each.
 ///
 /// # Safety
-/// As [`blocks`].
+/// From `panel` on there are `V * LANES` rows of `depth / GROUP` groups of 32, from `codes` on `Q` queries of `depth`
+/// codes, from `start` on what their sums start from.
 #[inline(always)]
-unsafe fn multiply<M: Multiply, const Q: usize, const V: usize, const U: usize>(
-    query: usize,
-    first_row: usize,
-    rows: &PanelRows<'_, M::Row>,
-    queries: &PanelQueries<'_, M::Code>,
+pub(super) unsafe fn multiply<M: Multiply, const Q: usize, const V: usize, const U: usize>(
+    mut panel: *const M::Row,
+    mut codes: *const M::Code,
+    start: *const M::Sum,
     depth: usize,
 ) -> [[M::Total; V]; Q] {
-    // SAFETY: the panel holds `depth / GROUP` groups of 32 rows, and each query `depth` codes.
+    // SAFETY: as the caller's.
     unsafe {
         let mut totals = [[[M::start(M::Sum::default()); V]; U]; Q];
         for q in 0..Q {
-            totals[q][0] = [M::start(*queries.start.get_unchecked(query + q)); V];
+            totals[q][0] = [M::start(*start.add(q)); V];
         }
-        let mut panel = rows.panel.as_ptr().add(first_row * M::GROUP);
-        let mut codes = queries.codes.as_ptr().add(query * depth);
         let mut groups = depth / M::GROUP;
         while groups >= U {
             for u in 0..U {

@@ -1,0 +1,414 @@
+//! Lloyd's iterations: assign each point to its nearest centroid, move each centroid to the mean of its points.
+//!
+//! Points are coded once and keep their codes; only centroids are coded anew. Whatever is summed is summed in float64 in
+//! one order, that of the points of one cluster and then that of the clusters, whoever computes it: for one seed results
+//! have the same bits for any number of threads.
+
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nearest_kernels::{Kernels, PANEL_ROWS, pack_panel_bytes, panel_depth};
+
+use super::assign::{Buffers, Centroids, lock, split};
+use super::points::{Points, Sample};
+use crate::error::{Error, Result};
+use crate::memory::Buffer;
+use crate::random::Random;
+use crate::work::Work;
+
+/// Rows that one task codes.
+const CODED_ROWS: usize = 512;
+/// Rows that one task sums, about.
+const SUMMED_ROWS: usize = 2048;
+
+/// Points, coded.
+#[derive(Debug)]
+pub(super) struct Coded<'a, P> {
+    pub(super) kernels: &'static Kernels,
+    pub(super) points: &'a Sample<'a, P>,
+    pub(super) weights: Option<&'a [f32]>,
+    dim: usize,
+    centre: Vec<f32>,
+    panels: Buffer,
+    scales: Vec<f32>,
+    /// ‖x − centre‖².
+    squares: Vec<f64>,
+}
+
+impl<'a, P: Points> Coded<'a, P> {
+    /// Codes all points; `weights` are those of the points they were taken from.
+    pub(super) fn new(
+        points: &'a Sample<'a, P>,
+        weights: Option<&'a [f32]>,
+        work: &Work<'_>,
+    ) -> Result<Self> {
+        let kernels = Kernels::best();
+        let (n, dim) = (points.len(), points.dim());
+        let centre = centre_of(kernels, points)?;
+        let size = PANEL_ROWS * panel_depth(dim);
+        let mut panels = Buffer::zeroed(n.div_ceil(PANEL_ROWS) * size, work.allocator())?;
+        let (mut scales, mut squares) = (vec![0.0; n], vec![0.0; n]);
+        {
+            let panels = split(&mut panels, CODED_ROWS / PANEL_ROWS * size);
+            let (scales, squares) = (split(&mut scales, CODED_ROWS), split(&mut squares, CODED_ROWS));
+            let scratch = || (Buffers::default(), vec![0; PANEL_ROWS * dim]);
+            work.for_each("coding", scales.len(), scratch, |(buffers, codes), task| {
+                let range = task * CODED_ROWS..n.min((task + 1) * CODED_ROWS);
+                buffers.read(kernels, points, range)?;
+                let (mut scales, mut squares) = (lock(&scales[task]), lock(&squares[task]));
+                for (i, row) in buffers.rows().chunks_exact(dim).enumerate() {
+                    let code = kernels.quantise_row(row, &centre, &mut codes[i % PANEL_ROWS * dim..][..dim]);
+                    scales[i] = code.scale;
+                    squares[i] = kernels.canonical_sqeuclidean(&centre, row);
+                    let in_panel = i % PANEL_ROWS + 1;
+                    if in_panel == PANEL_ROWS || i + 1 == scales.len() {
+                        let panel = &mut lock(&panels[task])[i / PANEL_ROWS * size..][..size];
+                        pack_panel_bytes(&codes[..in_panel * dim], dim, panel);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(Self { kernels, points, weights, dim, centre, panels, scales, squares })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.scales.len()
+    }
+
+    fn weight(&self, row: usize) -> f64 {
+        self.weights.map_or(1.0, |weights| f64::from(weights[self.points.place(row)]))
+    }
+
+    /// The nearest centroid of each point into `places`; how many changed.
+    fn assign(
+        &self,
+        centroids: &Centroids<'_>,
+        floats: bool,
+        places: &mut [u32],
+        work: &Work<'_>,
+    ) -> Result<usize> {
+        let n = self.len();
+        let rows = centroids.task_rows();
+        let size = PANEL_ROWS * panel_depth(self.dim);
+        let moved = AtomicUsize::new(0);
+        let places = split(places, rows);
+        let scratch = || (Buffers::default(), Vec::new());
+        work.for_each(STAGE, places.len(), scratch, |(buffers, weights), task| {
+            let range = task * rows..n.min((task + 1) * rows);
+            let mut places = lock(&places[task]);
+            let mut n_moved = 0;
+            let mut take = |i: usize, place: u32| {
+                n_moved += usize::from(places[i] != place);
+                places[i] = place;
+            };
+            if floats {
+                buffers.read(self.kernels, self.points, range.clone())?;
+                centroids.choose_floats(buffers);
+                for i in 0..range.len() {
+                    take(i, buffers.two[i / PANEL_ROWS][0].place[i % PANEL_ROWS]);
+                }
+            } else {
+                let panels = range.start / PANEL_ROWS..range.end.div_ceil(PANEL_ROWS);
+                centroids.weights(&self.scales[range.clone()], weights);
+                let panels = &self.panels[panels.start * size..panels.end * size];
+                centroids.choose(panels, weights, &mut buffers.best);
+                for i in 0..range.len() {
+                    take(i, buffers.best[i / PANEL_ROWS].place[i % PANEL_ROWS]);
+                }
+            }
+            moved.fetch_add(n_moved, Ordering::Relaxed);
+            Ok(())
+        })?;
+        Ok(moved.into_inner())
+    }
+}
+
+const STAGE: &str = "k-means";
+
+/// The mean of a sample of at most so many points.
+const CENTRE_ROWS: usize = 4096;
+
+fn centre_of<P: Points>(kernels: &Kernels, points: &P) -> Result<Vec<f32>> {
+    let (n, dim) = (points.len(), points.dim());
+    let mut sums = vec![0.0; dim];
+    let mut buffers = Buffers::default();
+    let n_rows = n.clamp(1, CENTRE_ROWS);
+    for i in 0..n_rows.min(n) {
+        let row = (i as u64 * n as u64 / n_rows as u64) as usize;
+        buffers.read(kernels, points, row..row + 1)?;
+        kernels.add(buffers.rows(), 1.0, &mut sums);
+    }
+    Ok(sums.into_iter().map(|sum| (sum / n_rows as f64) as f32).collect())
+}
+
+/// Which points are in which cluster.
+#[derive(Debug, Default)]
+struct Members {
+    /// The points, by cluster and then by position.
+    order: Vec<u32>,
+    /// Where each cluster ends.
+    ends: Vec<usize>,
+}
+
+impl Members {
+    fn sort(&mut self, places: &[u32], k: usize) {
+        let mut starts = vec![0usize; k + 1];
+        places.iter().for_each(|&place| starts[place as usize + 1] += 1);
+        for i in 0..k {
+            starts[i + 1] += starts[i];
+        }
+        self.order.resize(places.len(), 0);
+        for (row, &place) in places.iter().enumerate() {
+            let at = &mut starts[place as usize];
+            self.order[*at] = row as u32;
+            *at += 1;
+        }
+        starts.pop();
+        self.ends = starts;
+    }
+
+    fn of(&self, cluster: usize) -> &[u32] {
+        let start = if cluster == 0 { 0 } else { self.ends[cluster - 1] };
+        &self.order[start..self.ends[cluster]]
+    }
+}
+
+/// What a cluster has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cluster {
+    size: usize,
+    /// Of all its points together.
+    weight: f64,
+    /// Σ weight ‖x − c‖², c being what the points were assigned by.
+    cost: f64,
+    /// The same with their mean.
+    cost_after: f64,
+}
+
+/// What is asked of the iterations.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) n_iterations: usize,
+    pub(super) spherical: bool,
+    pub(super) seed: u64,
+}
+
+/// What they came to.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) centroids: Vec<f32>,
+    /// Mean squared distance, iteration by iteration.
+    pub(super) objective: Vec<f64>,
+    /// Points of each cluster, when they were last assigned.
+    pub(super) sizes: Vec<u64>,
+}
+
+/// Iterates from `centroids` on.
+pub(super) fn iterate<P: Points>(
+    coded: &Coded<'_, P>,
+    mut centroids: Vec<f32>,
+    plan: &Plan,
+    work: &Work<'_>,
+) -> Result<Outcome> {
+    let (n, dim) = (coded.len(), coded.dim);
+    let k = centroids.len() / dim;
+    let mut places = vec![u32::MAX; n];
+    let mut members = Members::default();
+    let mut clusters = vec![Cluster::default(); k];
+    let mut objective = Vec::with_capacity(plan.n_iterations);
+    let mut floats = false;
+    for iteration in 0..plan.n_iterations {
+        work.report(iteration as u64, plan.n_iterations as u64, STAGE)?;
+        let mut prepared = Centroids::new(coded.kernels, &centroids, dim, &coded.centre);
+        // Codes serve worse as clusters become tighter, fast at first.
+        if !floats && (iteration.is_power_of_two() || iteration + 1 == plan.n_iterations) {
+            floats = prepared.need_floats(coded.points, STAGE, work)?;
+        }
+        if floats {
+            prepared.prepare_floats();
+        }
+        let moved = coded.assign(&prepared, floats, &mut places, work)?;
+        members.sort(&places, k);
+        let mut means = vec![0.0; k * dim];
+        update(coded, &centroids, &members, plan, &mut means, &mut clusters, work)?;
+        let (cost, weight) = clusters.iter().fold((0.0, 0.0), |sums, c| (sums.0 + c.cost, sums.1 + c.weight));
+        objective.push(cost / weight);
+        let split = fill_empty(coded, &mut means, &mut clusters, &members, plan, iteration)?;
+        centroids = means;
+        if moved == 0 && !split {
+            break;
+        }
+    }
+    let sizes = (0..k).map(|cluster| members.of(cluster).len() as u64).collect();
+    Ok(Outcome { centroids, objective, sizes })
+}
+
+/// Moves centroids to the means of their points: from `centroids` to `means`.
+fn update<P: Points>(
+    coded: &Coded<'_, P>,
+    centroids: &[f32],
+    members: &Members,
+    plan: &Plan,
+    means: &mut [f32],
+    clusters: &mut [Cluster],
+    work: &Work<'_>,
+) -> Result<()> {
+    let (n, k, dim) = (coded.len(), clusters.len(), coded.dim);
+    let per_task = (k * SUMMED_ROWS).div_ceil(n).clamp(1, k);
+    let (means, clusters) = (split(means, per_task * dim), split(clusters, per_task));
+    let scratch = || (vec![0.0; dim], Vec::new());
+    work.for_each(STAGE, clusters.len(), scratch, |(sums, row), task| {
+        let (mut means, mut clusters) = (lock(&means[task]), lock(&clusters[task]));
+        for (i, cluster) in clusters.iter_mut().enumerate() {
+            let place = task * per_task + i;
+            let (before, mean) = (&centroids[place * dim..][..dim], &mut means[i * dim..][..dim]);
+            let rows = members.of(place);
+            sums.fill(0.0);
+            let (mut weight, mut squares) = (0.0, 0.0);
+            for &member in rows {
+                let member = member as usize;
+                let w = coded.weight(member);
+                coded.points.add(coded.kernels, member, w, sums, row);
+                weight += w;
+                squares += w * coded.squares[member];
+            }
+            mean.copy_from_slice(before);
+            *cluster = Cluster { size: rows.len(), weight, ..Cluster::default() };
+            if weight > 0.0 {
+                let cost = |c: &[f32]| cost(squares, weight, sums, c, &coded.centre);
+                cluster.cost = cost(before);
+                mean.iter_mut().zip(&*sums).for_each(|(mean, sum)| *mean = (sum / weight) as f32);
+                if plan.spherical {
+                    normalise(mean, before);
+                }
+                cluster.cost_after = cost(mean);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Σ weight ‖x − c‖² = Σ weight ‖x̃‖² − 2 c̃·Σ weight x̃ + Σ weight ‖c̃‖², with the centre taken off.
+fn cost(squares: f64, weight: f64, sums: &[f64], centroid: &[f32], centre: &[f32]) -> f64 {
+    let (mut product, mut norm) = (0.0, 0.0);
+    for ((sum, c), centre) in sums.iter().zip(centroid).zip(centre) {
+        let (c, centre) = (f64::from(*c), f64::from(*centre));
+        product += (sum - weight * centre) * (c - centre);
+        norm += (c - centre) * (c - centre);
+    }
+    // What is nothing but rounding must not be negative.
+    (squares - 2.0 * product + weight * norm).max(0.0)
+}
+
+/// Gives a mean length 1; points in all directions leave the centroid where it was.
+fn normalise(mean: &mut [f32], before: &[f32]) {
+    let length = mean.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        mean.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
+    } else {
+        mean.copy_from_slice(before);
+    }
+}
+
+/// A cluster that could give points away; the costliest comes first, of equal ones the first.
+#[derive(PartialEq)]
+struct Donor {
+    cost: f64,
+    cluster: usize,
+}
+
+impl Eq for Donor {}
+
+impl Ord for Donor {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.cost.total_cmp(&other.cost).then(other.cluster.cmp(&self.cluster))
+    }
+}
+
+impl PartialOrd for Donor {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Puts the centroid of each empty cluster on a point of the cluster that costs most, which then counts for half.
+/// Whether there was one; where all points lie on their centroids, empty clusters stay where they are.
+fn fill_empty<P: Points>(
+    coded: &Coded<'_, P>,
+    means: &mut [f32],
+    clusters: &mut [Cluster],
+    members: &Members,
+    plan: &Plan,
+    iteration: usize,
+) -> Result<bool> {
+    let dim = coded.dim;
+    if clusters.iter().all(|cluster| cluster.weight > 0.0) {
+        return Ok(false);
+    }
+    let mut random = Random::new(plan.seed, 1 + iteration as u64);
+    let mut donors: BinaryHeap<Donor> = clusters
+        .iter()
+        .enumerate()
+        .filter(|(_, cluster)| cluster.size > 1 && cluster.cost_after > 0.0)
+        .map(|(cluster, found)| Donor { cost: found.cost_after, cluster })
+        .collect();
+    let mut filled = false;
+    let mut row = Buffers::default();
+    for empty in 0..clusters.len() {
+        if clusters[empty].weight > 0.0 {
+            continue;
+        }
+        // A donor whose points all lie on its centroid only seemed to cost something.
+        while let Some(Donor { cost, cluster }) = donors.pop() {
+            let rows = members.of(cluster);
+            let first = random.below(rows.len());
+            let mut found = false;
+            for member in rows[first..].iter().chain(&rows[..first]) {
+                let member = *member as usize;
+                row.read(coded.kernels, coded.points, member..member + 1)?;
+                if coded.weight(member) > 0.0 && row.rows() != &means[cluster * dim..][..dim] {
+                    found = true;
+                    break;
+                }
+            }
+            if found {
+                means[empty * dim..][..dim].copy_from_slice(row.rows());
+                donors.push(Donor { cost: cost / 2.0, cluster });
+                filled = true;
+                break;
+            }
+        }
+        if donors.is_empty() {
+            break;
+        }
+    }
+    Ok(filled)
+}
+
+/// The first centroids: random points, each at most once.
+pub(super) fn random_points<P: Points>(coded: &Coded<'_, P>, k: usize, seed: u64) -> Result<Vec<f32>> {
+    let mut centroids = Vec::with_capacity(k * coded.dim);
+    let mut row = Buffers::default();
+    for place in Random::new(seed, 0).choose(k, coded.len()) {
+        let place = place as usize;
+        row.read(coded.kernels, coded.points, place..place + 1)?;
+        centroids.extend_from_slice(row.rows());
+    }
+    Ok(centroids)
+}
+
+/// An error unless weights are right for `n` points.
+pub(super) fn check_weights(weights: &[f32], n: usize) -> Result<()> {
+    if weights.len() != n {
+        let got = weights.len();
+        return Err(Error::argument(format!("weights must have length {n}, one a vector, got {got}")));
+    }
+    match weights.iter().position(|weight| !(0.0..f32::INFINITY).contains(weight)) {
+        Some(at) => Err(Error::argument(format!(
+            "weights must be finite and not negative, got {} at position {at}",
+            weights[at]
+        ))),
+        None => Ok(()),
+    }
+}
