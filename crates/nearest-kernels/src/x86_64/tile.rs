@@ -161,7 +161,9 @@ unsafe fn estimates<M: Multiply, const Q: usize, const V: usize, const U: usize>
     while n - query >= Q {
         // SAFETY: queries `query..query + Q` exist, and `out` has their places.
         unsafe {
-            let totals = multiply::<M, Q, V, U>(query, first_row, rows, queries, depth);
+            let panel = rows.panel.as_ptr().add(first_row * M::GROUP);
+            let codes = queries.codes.as_ptr().add(query * depth);
+            let totals = multiply::<M, Q, V, U>(panel, codes, queries.start.as_ptr().add(query), depth);
             for q in 0..Q {
                 let weight = *queries.weight.get_unchecked(query + q);
                 for v in 0..V {
