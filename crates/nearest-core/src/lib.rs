@@ -5,6 +5,7 @@
 //! | [`index`] | the index: versions that readers see whole, one writer, its file |
 //! | [`exact`] | exact search: single queries, batches, all pairs |
 //! | [`encoding`], [`stored`], [`metric`] | how vectors are stored, how distances are measured |
+//! | [`coder`], [`rotation`] | short codes of vectors, and what spreads vectors evenly before |
 //! | [`column`], [`live`], [`ids`] | rows in append-only chunks, which of them count, what the caller calls them |
 //! | [`candidates`] | the k nearest seen so far |
 //! | [`work`] | executor, progress, cancel and memory of one call |
@@ -14,6 +15,7 @@
 #![warn(missing_docs)]
 
 pub mod candidates;
+pub mod coder;
 pub mod column;
 pub mod encoding;
 pub mod error;
@@ -25,5 +27,7 @@ pub mod index;
 pub mod live;
 pub mod memory;
 pub mod metric;
+mod random;
+pub mod rotation;
 pub mod stored;
 pub mod work;

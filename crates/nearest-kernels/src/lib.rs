@@ -9,6 +9,9 @@
 //! | `portable.rs` | plain loops: the meaning of every selection kernel, on every CPU |
 //! | `canonical.rs` | the distances that are reported: float64 in one fixed order, the same bits on every level |
 //! | `quantise.rs` | rows and queries as bytes, with true bounds of what that loses |
+//! | `rotate.rs` | orthonormal rotations that cost O(dim · log dim) |
+//! | `grid.rs` | rows as levels of 1 to 8 bits, with true bounds of what that loses |
+//! | `unpack.rs` | short codes, packed so that a panel of bytes is had from them at once |
 //! | `x86_64/` | the same kernels for AVX2 and AVX-512 |
 //!
 //! Selection kernels ([`Kernels::dot`] and its kin) may round differently from one level to the next:
@@ -25,19 +28,24 @@
 
 mod canonical;
 mod element;
+mod grid;
 mod kernels;
 mod panel;
 mod portable;
 mod quantise;
+mod rotate;
 mod rows;
+mod unpack;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use element::Element;
+pub use grid::{Fit, GridCode};
 pub use kernels::Kernels;
 pub use panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, pack_panel_f32, panel_depth};
 pub use quantise::{QueryCode, RowCode};
 pub use rows::Rows;
+pub use unpack::{level_in_planes, pack_planes, planes_bytes};
 
 /// The largest number of dimensions.
 ///
