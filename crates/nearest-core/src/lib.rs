@@ -6,6 +6,7 @@
 //! | [`exact`] | exact search: single queries, batches, all pairs |
 //! | [`encoding`], [`stored`], [`metric`] | how vectors are stored, how distances are measured |
 //! | [`kmeans`], [`random`] | clusters, and numbers from a seed |
+//! | [`coder`], [`rotation`] | short codes of vectors, and what spreads vectors evenly before |
 //! | [`column`], [`live`], [`ids`] | rows in append-only chunks, which of them count, what the caller calls them |
 //! | [`candidates`] | the k nearest seen so far |
 //! | [`work`] | executor, progress, cancel and memory of one call |
@@ -15,6 +16,7 @@
 #![warn(missing_docs)]
 
 pub mod candidates;
+pub mod coder;
 pub mod column;
 pub mod encoding;
 pub mod error;
@@ -28,5 +30,6 @@ pub mod live;
 pub mod memory;
 pub mod metric;
 pub mod random;
+pub mod rotation;
 pub mod stored;
 pub mod work;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
 use nearest_kernels::{
-    Element, Kernels, Nearest, PANEL_ROWS, PanelCentroids, PanelPoints, PanelQueries, PanelRows, Rows,
-    panel_depth,
+    Element, Fit, Kernels, Nearest, PANEL_ROWS, PanelCentroids, PanelPoints, PanelQueries, PanelRows, Rows,
+    panel_depth, planes_bytes,
 };
 
 const QUERIES: usize = 1000;
@@ -199,6 +199,34 @@ fn print_quantise(kernels: &Kernels) {
     println!("  quantise, dim {dim}: row {:.2}, query {:.2} ns an element", of_row * scale, of_query * scale);
 }
 
+/// Rotating and coding a row, unpacking a panel.
+fn print_codes(kernels: &Kernels, dim: usize) {
+    let row: Vec<f32> = (0..dim).map(|i| (i as f32).sin()).collect();
+    let factors = vec![0.05; 5 * dim];
+    let mut rotated = row.clone();
+    let rotate = seconds(|| {
+        rotated.copy_from_slice(&row);
+        kernels.rotate(&factors, black_box(&mut rotated));
+    });
+    let mut levels = vec![0; dim];
+    let mut line = format!("  codes, dim {dim}: rotate {:.0} ns a row", rotate * 1e9);
+    for bits in [1, 4, 8] {
+        let code = seconds(|| {
+            black_box(kernels.quantise_grid(black_box(&row), bits, Fit::Unbiased, &mut levels));
+        });
+        line += &format!(", {bits} bits {:.0}", code * 1e9);
+    }
+    let depth = panel_depth(dim);
+    let mut panel = vec![0; PANEL_ROWS * depth];
+    line += "; unpack";
+    for bits in 1..=7 {
+        let packed = vec![0x5a; planes_bytes(bits, depth)];
+        let time = seconds(|| kernels.unpack_planes(bits, black_box(&packed), &mut panel));
+        line += &format!(" {:.0}", time * 1e9);
+    }
+    println!("{line} ns a panel of 1 to 7 bits");
+}
+
 fn print_streams<T: Element>(kernels: &Kernels, name: &str, dim: usize, query: &[T::Query], memory: &[u8]) {
     let memory: &[T] = bytemuck::cast_slice(memory);
     let row_bytes = dim * size_of::<T>();
@@ -292,6 +320,9 @@ fn main() {
         print_canonical(kernels, 128);
         print_canonical(kernels, 384);
         print_quantise(kernels);
+        for dim in [128, 384, 960] {
+            print_codes(kernels, dim);
+        }
         for dim in [128, 384] {
             let query = vec![0.5; dim];
             print_streams::<f32>(kernels, "f32", dim, &query, &memory);

@@ -13,11 +13,14 @@ use crate::MAX_DIM;
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
+use crate::grid::{self, Fit, GridCode};
 use crate::panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows};
 use crate::portable;
 use crate::quantise::{self, QueryCode, RowCode};
+use crate::rotate;
 use crate::rows::Rows;
 use crate::sums;
+use crate::unpack;
 #[cfg(target_arch = "x86_64")]
 use crate::x86_64::detected;
 
@@ -77,6 +80,10 @@ pub struct Kernels {
     pub(crate) two_nearest_f32: Choose<f32, f32, [Nearest; 2]>,
     pub(crate) scores_i8: Scores<u8, i8>,
     pub(crate) quantise_query: unsafe fn(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode,
+    pub(crate) rotate: unsafe fn(factors: &[f32], values: &mut [f32]),
+    pub(crate) rotate_back: unsafe fn(factors: &[f32], values: &mut [f32]),
+    pub(crate) quantise_grid: unsafe fn(values: &[f32], bits: u32, fit: Fit, levels: &mut [u8]) -> GridCode,
+    pub(crate) unpack_planes: unsafe fn(bits: u32, packed: &[u8], panel: &mut [u8]),
 }
 
 macro_rules! portable_table {
@@ -121,6 +128,10 @@ static PORTABLE: Kernels = Kernels {
     two_nearest_f32: portable::two_nearest_f32,
     scores_i8: portable::scores_i8,
     quantise_query: quantise::query::<false>,
+    rotate: rotate::rotate::<rotate::Portable>,
+    rotate_back: rotate::rotate_back::<rotate::Portable>,
+    quantise_grid: grid::quantise,
+    unpack_planes: unpack::planes,
 };
 
 /// No other tables for this kind of CPU yet.
@@ -492,6 +503,58 @@ impl Kernels {
         unsafe { (self.quantise_query)(query, centre, codes) }
     }
 
+    /// Rotates `values`: rounds of factors, a Hadamard transform and mixing, then the last factors. The same bits on
+    /// every level.
+    ///
+    /// # Panics
+    /// Unless `values` are 1 to [`MAX_DIM`], and `factors` as many for each round and for the end.
+    #[track_caller]
+    pub fn rotate(&self, factors: &[f32], values: &mut [f32]) {
+        check_factors(factors.len(), values.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.rotate)(factors, values) }
+    }
+
+    /// The inverse of [`Kernels::rotate`], provided its factors make that orthonormal.
+    ///
+    /// # Panics
+    /// As [`Kernels::rotate`].
+    #[track_caller]
+    pub fn rotate_back(&self, factors: &[f32], values: &mut [f32]) {
+        check_factors(factors.len(), values.len());
+        // SAFETY: as in `rotate`.
+        unsafe { (self.rotate_back)(factors, values) }
+    }
+
+    /// Codes a row as levels of 1 to 8 bits; see [`GridCode`]. The same bits on every level.
+    ///
+    /// # Panics
+    /// Unless there are 1 to 8 bits, and `values` and `levels` are of one length, at most [`MAX_DIM`].
+    #[track_caller]
+    pub fn quantise_grid(&self, values: &[f32], bits: u32, fit: Fit, levels: &mut [u8]) -> GridCode {
+        check_dim(values.len());
+        assert!((1..=8).contains(&bits), "bits must be in 1..=8, got {bits}");
+        assert!(
+            levels.len() == values.len(),
+            "levels must have length {}, got {}",
+            values.len(),
+            levels.len()
+        );
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.quantise_grid)(values, bits, fit, levels) }
+    }
+
+    /// Unpacks planes of 1 to 7 bits to a panel of bytes, each twice its level.
+    ///
+    /// # Panics
+    /// Unless there are 1 to 7 bits and the lengths fit.
+    #[track_caller]
+    pub fn unpack_planes(&self, bits: u32, packed: &[u8], panel: &mut [u8]) {
+        unpack::check(bits, panel.len(), packed.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.unpack_planes)(bits, packed, panel) }
+    }
+
     /// Whether no value is infinite or NaN.
     pub fn all_finite<T: Element>(&self, values: &[T]) -> bool {
         // SAFETY: the table's features were detected.
@@ -502,6 +565,15 @@ impl Kernels {
 #[track_caller]
 fn check_dim(dim: usize) {
     assert!((1..=MAX_DIM).contains(&dim), "dim must be in 1..={MAX_DIM}, got {dim}");
+}
+
+#[track_caller]
+fn check_factors(factors: usize, dim: usize) {
+    check_dim(dim);
+    assert!(
+        factors >= dim && factors.is_multiple_of(dim),
+        "there must be {dim} factors a round and for the end, got {factors}"
+    );
 }
 
 #[track_caller]

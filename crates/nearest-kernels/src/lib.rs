@@ -11,6 +11,9 @@
 //! | `canonical.rs` | the distances that are reported: float64 in one fixed order, the same bits on every level |
 //! | `quantise.rs` | rows and queries as bytes, with true bounds of what that loses |
 //! | `sums.rs` | sums of rows, for their means |
+//! | `rotate.rs` | orthonormal rotations that cost O(dim · log dim) |
+//! | `grid.rs` | rows as levels of 1 to 8 bits, with true bounds of what that loses |
+//! | `unpack.rs` | short codes, packed so that a panel of bytes is had from them at once |
 //! | `x86_64/` | the same kernels for AVX2 and AVX-512 |
 //!
 //! Selection kernels ([`Kernels::dot`] and its kin) may round differently from one level to the next:
@@ -28,21 +31,26 @@
 mod canonical;
 mod centroids;
 mod element;
+mod grid;
 mod kernels;
 mod panel;
 mod portable;
 mod quantise;
+mod rotate;
 mod rows;
 mod sums;
+mod unpack;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use centroids::{Nearest, PanelCentroids, PanelPoints};
 pub use element::Element;
+pub use grid::{Fit, GridCode};
 pub use kernels::Kernels;
 pub use panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, pack_panel_f32, panel_depth};
 pub use quantise::{QueryCode, RowCode};
 pub use rows::Rows;
+pub use unpack::{level_in_planes, pack_planes, planes_bytes};
 
 /// The largest number of dimensions.
 ///

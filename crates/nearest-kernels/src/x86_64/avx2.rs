@@ -22,11 +22,14 @@ use super::tile::{self, Multiply};
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
+use crate::grid::{self, Fit, GridCode};
 use crate::kernels::{ElementTable, Kernels};
 use crate::panel::{Hit, PanelQueries, PanelRows};
 use crate::quantise::{self, QueryCode, RowCode};
+use crate::rotate::{self, Lanes};
 use crate::rows::Rows;
 use crate::sums;
+use crate::unpack;
 
 level!(
     "avx2",
@@ -480,3 +483,24 @@ keep!(
     TileI8, |total| _mm256_cvtepi32_ps(total);
     TileF32, |total| total;
 );
+// SAFETY: reads and writes the 16 values.
+unsafe impl Lanes for Hadamard {
+    #[inline(always)]
+    unsafe fn hadamard(lanes: &mut [f32; 16]) {
+        let halves = lanes.as_mut_ptr();
+        let (a, b) = (within_8(_mm256_loadu_ps(halves)), within_8(_mm256_loadu_ps(halves.add(8))));
+        _mm256_storeu_ps(halves, _mm256_add_ps(a, b));
+        _mm256_storeu_ps(halves.add(8), _mm256_sub_ps(a, b));
+    }
+}
+
+/// The Hadamard transform of 8 values.
+#[inline(always)]
+unsafe fn within_8(x: __m256) -> __m256 {
+    let other = _mm256_permute_ps::<0b10_11_00_01>(x);
+    let x = _mm256_blend_ps::<0b1010_1010>(_mm256_add_ps(other, x), _mm256_sub_ps(other, x));
+    let other = _mm256_permute_ps::<0b01_00_11_10>(x);
+    let x = _mm256_blend_ps::<0b1100_1100>(_mm256_add_ps(other, x), _mm256_sub_ps(other, x));
+    let other = _mm256_permute2f128_ps::<0x01>(x, x);
+    _mm256_blend_ps::<0b1111_0000>(_mm256_add_ps(other, x), _mm256_sub_ps(other, x))
+}

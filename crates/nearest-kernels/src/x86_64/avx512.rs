@@ -24,11 +24,14 @@ use super::tile::{self, Multiply};
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
+use crate::grid::{self, Fit, GridCode};
 use crate::kernels::{ElementTable, Kernels};
 use crate::panel::{Hit, PanelQueries, PanelRows};
 use crate::quantise::{self, QueryCode, RowCode};
+use crate::rotate::{self, Lanes};
 use crate::rows::Rows;
 use crate::sums;
+use crate::unpack;
 
 level!(
     "avx512",
@@ -559,3 +562,21 @@ keep!(
     TileI8, |total| _mm512_cvtepi32_ps(total);
     TileF32, |total| total;
 );
+// SAFETY: reads and writes the 16 values.
+unsafe impl Lanes for Hadamard {
+    #[inline(always)]
+    unsafe fn hadamard(lanes: &mut [f32; 16]) {
+        let mut x = _mm512_loadu_ps(lanes.as_ptr());
+        x = add_signed::<0b1010_1010_1010_1010>(_mm512_permute_ps::<0b10_11_00_01>(x), x);
+        x = add_signed::<0b1100_1100_1100_1100>(_mm512_permute_ps::<0b01_00_11_10>(x), x);
+        x = add_signed::<0b1111_0000_1111_0000>(_mm512_shuffle_f32x4::<0b10_11_00_01>(x, x), x);
+        x = add_signed::<0b1111_1111_0000_0000>(_mm512_shuffle_f32x4::<0b01_00_11_10>(x, x), x);
+        _mm512_storeu_ps(lanes.as_mut_ptr(), x);
+    }
+}
+
+/// `a + b`, and `a − b` in the lanes of `MINUS`.
+#[inline(always)]
+unsafe fn add_signed<const MINUS: u16>(a: __m512, b: __m512) -> __m512 {
+    _mm512_mask_sub_ps(_mm512_add_ps(a, b), MINUS, a, b)
+}

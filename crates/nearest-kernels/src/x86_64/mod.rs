@@ -4,7 +4,7 @@
 //! `avx512.rs` hold those operations. Everything generic is `#[inline(always)]` and ends up inside the
 //! functions that `level!` makes, which are the only ones compiled with the level's features.
 //!
-//! Canonical kernels and quantising are compiled from their one portable source.
+//! Canonical kernels, quantising, rotating and unpacking are compiled from their one portable source.
 
 mod avx2;
 mod avx512;
@@ -42,6 +42,8 @@ macro_rules! level {
         pub(super) struct TileI8;
         /// Tiles of `f32`.
         pub(super) struct TileF32;
+        /// Hadamard transforms of 16 values.
+        pub(super) struct Hadamard;
 
         /// Whether this CPU has every feature that the table's functions are compiled with.
         pub(super) fn detected() -> bool {
@@ -96,6 +98,28 @@ macro_rules! level {
         unsafe fn quantise_query(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode {
             // SAFETY: this function has FMA and F16C.
             unsafe { quantise::query::<true>(query, centre, codes) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn rotate(factors: &[f32], values: &mut [f32]) {
+            // SAFETY: this function has the level's features.
+            unsafe { rotate::rotate::<Hadamard>(factors, values) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn rotate_back(factors: &[f32], values: &mut [f32]) {
+            // SAFETY: this function has the level's features.
+            unsafe { rotate::rotate_back::<Hadamard>(factors, values) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn quantise_grid(values: &[f32], bits: u32, fit: Fit, levels: &mut [u8]) -> GridCode {
+            grid::quantise(values, bits, fit, levels)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn unpack_planes(bits: u32, packed: &[u8], panel: &mut [u8]) {
+            unpack::planes(bits, packed, panel)
         }
 
         #[target_feature(enable = $features)]
@@ -212,6 +236,10 @@ macro_rules! level {
             two_nearest_f32: two_nearest::<TileF32>,
             scores_i8: scores::<TileI8>,
             quantise_query,
+            rotate,
+            rotate_back,
+            quantise_grid,
+            unpack_planes,
         };
     };
 }

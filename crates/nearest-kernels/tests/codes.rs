@@ -1,0 +1,211 @@
+//! Rotations, grid codes and packed planes: what they mean, and that every level agrees to the bit.
+
+mod common;
+
+use common::{Random, levels};
+use nearest_kernels::{Fit, Kernels, PANEL_ROWS, level_in_planes, pack_planes, panel_depth, planes_bytes};
+use proptest::prelude::*;
+
+fn portable() -> &'static Kernels {
+    Kernels::named("portable").unwrap()
+}
+
+fn norm(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|value| value * value).sum::<f64>().sqrt()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn rotations_have_the_same_bits_on_every_level() {
+    let mut random = Random::new(1);
+    for dim in (1..=130).chain([384, 960, 1000, 4096]) {
+        for n_rounds in [0, 1, 4] {
+            let factors: Vec<f32> = (0..(n_rounds + 1) * dim).map(|_| random.normal()).collect();
+            let values: Vec<f32> = (0..dim).map(|_| random.normal()).collect();
+            let (mut there, mut back) = (values.clone(), values.clone());
+            portable().rotate(&factors, &mut there);
+            portable().rotate_back(&factors, &mut back);
+            for kernels in levels() {
+                let (mut its_there, mut its_back) = (values.clone(), values.clone());
+                kernels.rotate(&factors, &mut its_there);
+                kernels.rotate_back(&factors, &mut its_back);
+                assert_eq!(bits(&its_there), bits(&there), "{kernels:?}, dim {dim}");
+                assert_eq!(bits(&its_back), bits(&back), "{kernels:?}, dim {dim}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_round_is_a_hadamard_transform() {
+    // One round with factors 1: component i of the transform is Σ ±x, minus where i and j share an odd number of bits.
+    for dim in [1, 2, 4, 16, 64, 256] {
+        let mut random = Random::new(dim as u64);
+        let values: Vec<f32> = (0..dim).map(|_| (random.bits() % 100) as f32).collect();
+        for kernels in levels() {
+            let mut transformed = values.clone();
+            kernels.rotate(&vec![1.0; 2 * dim], &mut transformed);
+            for (i, value) in transformed.iter().enumerate() {
+                let sign = |j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
+                let expected: f32 = values.iter().enumerate().map(|(j, x)| sign(j) * x).sum();
+                assert_eq!(*value, expected, "{kernels:?}, dim {dim}, component {i}");
+            }
+        }
+    }
+}
+
+/// Checks the levels of a row, and the bound of what they lose.
+fn check_grid(kernels: &Kernels, row: &[f32], bits: u32, fit: Fit) {
+    let what = || format!("{kernels:?}, {bits} bits, {fit:?}, row {row:?}");
+    let mut levels = vec![99; row.len()];
+    let code = kernels.quantise_grid(row, bits, fit, &mut levels);
+    let mut again = vec![98; row.len()];
+    assert_eq!(portable().quantise_grid(row, bits, fit, &mut again), code, "{}", what());
+    assert_eq!(again, levels, "{}", what());
+
+    assert!(code.scale >= 0.0 && code.scale.is_finite() && code.error >= 0.0, "{code:?}: {}", what());
+    let value = |level: u8| match bits {
+        8 => f32::from(level) - 128.0,
+        _ => 2.0 * f32::from(level) + 1.0 - (1 << bits) as f32,
+    };
+    for &level in &levels {
+        assert!(
+            if bits == 8 { level >= 1 } else { u32::from(level) < 1 << bits },
+            "level {level}: {}",
+            what()
+        );
+    }
+    let decoded = || levels.iter().map(|&level| f64::from(code.scale * value(level)));
+    let exact = norm(row.iter().map(|&x| f64::from(x)));
+    let lost = norm(row.iter().zip(decoded()).map(|(&x, y)| f64::from(x) - y));
+    assert!(f64::from(code.error) >= lost, "error {:e} < {lost:e}: {}", code.error, what());
+    let largest = row.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+    if (1e-30..1e30).contains(&largest) {
+        assert!(f64::from(code.error) <= lost * 1.0001 + exact * 2e-6, "error {:e}: {}", code.error, what());
+        let dot: f64 = row.iter().zip(decoded()).map(|(&x, y)| f64::from(x) * y).sum();
+        let aim = match fit {
+            Fit::Unbiased => exact * exact,
+            Fit::LeastSquares => decoded().map(|y| y * y).sum(),
+        };
+        assert!((dot / aim - 1.0).abs() < 1e-5, "⟨x̂, x⟩ is {dot:e}, not {aim:e}: {}", what());
+    } else {
+        assert_eq!(code.scale, 0.0);
+        let at_most = exact.max(f64::from(largest) * (row.len() as f64).sqrt()) * 1.00001 + 5e-45;
+        assert!(f64::from(code.error) <= at_most || at_most > f64::from(f32::MAX), "{}", what());
+    }
+}
+
+#[test]
+fn grid_codes_keep_their_bounds() {
+    let mut random = Random::new(7);
+    for kernels in levels() {
+        for dim in (1..=70).chain([128, 384, 1000, 4096]) {
+            let row: Vec<f32> = (0..dim).map(|_| random.normal()).collect();
+            let mut spiked = row.clone();
+            spiked[dim / 2] = 1e6;
+            for bits in 1..=8 {
+                for fit in [Fit::Unbiased, Fit::LeastSquares] {
+                    check_grid(kernels, &row, bits, fit);
+                    check_grid(kernels, &spiked, bits, fit);
+                    check_grid(kernels, &vec![-3.7; dim], bits, fit);
+                }
+                check_grid(kernels, &vec![0.0; dim], bits, Fit::Unbiased);
+                if dim <= 40 {
+                    for size in [1e-44, 1e-37, 1e-31, 1e-29, 1e-10, 1e10, 1e29, 1e31, 1e38] {
+                        let sized: Vec<f32> = row.iter().map(|x| x * size).collect();
+                        check_grid(kernels, &sized, bits, Fit::Unbiased);
+                    }
+                    check_grid(kernels, &vec![f32::MAX; dim], bits, Fit::Unbiased);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_does_no_harm() {
+    for kernels in levels() {
+        for bits in 1..=8 {
+            let mut levels = [99; 20];
+            let mut row = [1.0; 20];
+            row[3] = f32::NEG_INFINITY;
+            let code = kernels.quantise_grid(&row, bits, Fit::Unbiased, &mut levels);
+            assert_eq!((code.scale, code.error), (0.0, f32::INFINITY));
+            row[3] = f32::NAN;
+            kernels.quantise_grid(&row, bits, Fit::Unbiased, &mut levels);
+        }
+    }
+}
+
+/// How much of normal rows is lost, against what the best even grid loses (Max 1960).
+#[test]
+fn grid_codes_are_nearly_the_best() {
+    let mut random = Random::new(3);
+    let best = [0.363, 0.1188, 0.03744, 0.01154, 0.003495, 0.001041, 0.0003035, 0.0000869];
+    for (bits, best) in (1..=8).zip(best) {
+        let (mut lost, mut n) = (0.0, 0.0);
+        for _ in 0..50 {
+            let row: Vec<f32> = (0..384).map(|_| random.normal()).collect();
+            let mut levels = vec![0; row.len()];
+            let code = Kernels::best().quantise_grid(&row, bits, Fit::LeastSquares, &mut levels);
+            lost += f64::from(code.error).powi(2);
+            n += row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        }
+        // A scale a row does a little better than one scale for all.
+        assert!(lost / n < best * 1.01, "{bits} bits lose {} of the squares, {best} is best", lost / n);
+    }
+}
+
+#[test]
+fn planes_unpack_to_what_was_packed() {
+    let mut random = Random::new(5);
+    for bits in 1..=7 {
+        for dim in (1..=40).chain([128, 384, 388]) {
+            let depth = panel_depth(dim);
+            let panel: Vec<u8> = (0..PANEL_ROWS * depth).map(|_| random.bits() as u8).collect();
+            let mut packed = vec![99; planes_bytes(bits, depth)];
+            pack_planes(bits, &panel, &mut packed);
+            assert!(packed.len() < panel.len() * bits as usize / 8 + 2 * 64);
+            let mask = (1 << bits) - 1;
+            for (at, byte) in panel.iter().enumerate() {
+                assert_eq!(level_in_planes(bits, &packed, depth, at), byte & mask, "{bits} bits, byte {at}");
+            }
+            for kernels in levels() {
+                let mut unpacked = vec![99; panel.len()];
+                kernels.unpack_planes(bits, &packed, &mut unpacked);
+                assert!(
+                    unpacked.iter().zip(&panel).all(|(u, n)| *u == 2 * (n & mask)),
+                    "{kernels:?}, {bits} bits"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "planes must have 64 bytes, got 63")]
+fn lengths_are_checked() {
+    Kernels::best().unpack_planes(4, &[0; 63], &mut [0; 128]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn bounds_hold_for_any_floats(
+        row in prop::collection::vec(any::<f32>(), 1..80),
+        exponent in -34_i32..34,
+        bits in 1_u32..=8,
+    ) {
+        // Of one magnitude, so that more than one component counts.
+        let finite = |x: f32| if x.is_finite() { x } else { 1.0 };
+        let row: Vec<f32> = row.iter().map(|x| finite(*x) % 10.0 * 10_f32.powi(exponent)).collect();
+        for kernels in levels() {
+            check_grid(kernels, &row, bits, Fit::Unbiased);
+            check_grid(kernels, &row, bits, Fit::LeastSquares);
+        }
+    }
+}
