@@ -8,7 +8,7 @@ use nearest_core::encoding::{Encoding, Values};
 use nearest_core::error::Error;
 use nearest_core::file::FileView;
 use nearest_core::ids::{Id, IdList};
-use nearest_core::index::{Allowed, Index, Queries, Snapshot, Zeros, verify};
+use nearest_core::index::{Allowed, Index, Queries, Snapshot, Zeros, verify, Knobs};
 use nearest_core::memory::Bytes;
 use nearest_core::work::{Silent, Work};
 use nearest_fuzz::{Random, build, mapped, parse, repair};
@@ -49,7 +49,7 @@ fn use_it(index: Arc<Index>, verified: bool) {
     let ids = snapshot.ids();
     if index.is_mapped() {
         // Ids that are negative in the file are the first thing to be refused.
-        assert!(matches!(index.remove(&ids, &Silent), Err(Error::ReadOnly(_) | Error::Argument(_))));
+        assert!(matches!(index.remove(&ids, &Work::inline()), Err(Error::ReadOnly(_) | Error::Argument(_))));
         return;
     }
     let texts = matches!(ids, IdList::Text(_));
@@ -59,14 +59,14 @@ fn use_it(index: Arc<Index>, verified: bool) {
     let floats = vec![0.0; spec.width()];
     let values =
         if spec.encoding == Encoding::Binary { Values::UInt8(&zeros) } else { Values::Float32(&floats) };
-    if stage.append(values, new).and_then(|()| stage.commit(true)).is_ok() {
+    if stage.append(values, new, &Work::inline()).and_then(|()| stage.commit(true, &Work::inline())).is_ok() {
         look(&index.snapshot());
     }
     let half = match &ids {
         IdList::Int(ids) => IdList::Int(ids[..ids.len() / 2].to_vec()),
         IdList::Text(ids) => IdList::Text(ids[..ids.len() / 2].to_vec()),
     };
-    if index.remove(&half, &Silent).is_ok() {
+    if index.remove(&half, &Work::inline()).is_ok() {
         look(&index.snapshot());
     }
 }
@@ -87,18 +87,18 @@ fn look(snapshot: &Snapshot) {
         let mask: Vec<bool> = (0..snapshot.len()).map(|i| i % 3 > 0).collect();
         for allowed in [None, Some(Allowed::Mask(&mask)), Some(Allowed::Ids(&ids))] {
             // Zero queries are refused where only directions count.
-            let Ok(found) = snapshot.search(queries, 4, allowed, &work) else { continue };
+            let Ok(found) = snapshot.search(queries, 4, allowed, Knobs::default(), &work) else { continue };
             for list in &found.found {
                 assert!(list.len() <= 4);
                 assert_eq!(snapshot.ids_of(list.iter().map(|c| c.row)).len(), list.len());
             }
         }
-        let _ = snapshot.search_radius(queries, 5.0, None, &work);
+        let _ = snapshot.search_radius(queries, 5.0, None, Knobs::default(), &work);
     }
     let some: Vec<Id<'_>> = ids.iter().take(3).collect();
     assert!(some.iter().all(|&id| snapshot.id_kind() == "none" || snapshot.contains(id)));
     let list = snapshot.ids_of((0..3u32.min(snapshot.len() as u32)).chain([u32::MAX]));
-    let _ = snapshot.neighbors_of(&list, 2, None, &work);
+    let _ = snapshot.neighbors_of(&list, 2, None, Knobs::default(), &work);
     if let Ok(rows) = snapshot.rows_of(&ids) {
         let mut n = 0;
         snapshot.values_of(&rows, |values| n += values.len());

@@ -9,7 +9,7 @@ use nearest_core::encoding::{Encoding, Values};
 use nearest_core::error::Error;
 use nearest_core::file::FileView;
 use nearest_core::ids::{Id, IdList};
-use nearest_core::index::{Allowed, Index, Neighbors, Queries, Snapshot, Spec, Zeros, verify};
+use nearest_core::index::{Allowed, Index, Neighbors, Queries, Snapshot, Spec, Zeros, verify, Knobs, Structure};
 use nearest_core::memory::Bytes;
 use nearest_core::metric::Metric;
 use nearest_core::work::{Silent, Work};
@@ -95,7 +95,7 @@ fuzz_target!(|data: &[u8]| {
         Encoding::Float32 => [0.25, 1.0, (2.0f32).powi(-40), (2.0f32).powi(40)][flags >> 1 & 3],
         _ => [0.25, 1.0, 0.125, 16.0][flags >> 1 & 3],
     };
-    let spec = Spec { dim, metric, encoding, shadow, seed: 7 };
+    let spec = Spec { dim, metric, encoding, rerank: None, structure: Structure::Exact, shadow, seed: 7 };
     let mut player = Player {
         program,
         spec,
@@ -177,11 +177,11 @@ impl Player<'_> {
     fn change(&self, vectors: &[Vec<f32>], ids: Option<IdList>, replace: bool) -> Result<IdList, Error> {
         let mut stage = self.index.stage(self.zeros, &Silent)?;
         if self.spec.encoding == Encoding::Binary {
-            stage.append(Values::UInt8(&self.packed(vectors)), ids)?;
+            stage.append(Values::UInt8(&self.packed(vectors)), ids, &Work::inline())?;
         } else {
-            stage.append(Values::Float32(&vectors.concat()), ids)?;
+            stage.append(Values::Float32(&vectors.concat()), ids, &Work::inline())?;
         }
-        stage.commit(replace)
+        stage.commit(replace, &Work::inline())
     }
 
     fn key(&mut self) -> Key {
@@ -251,7 +251,7 @@ impl Player<'_> {
 
     fn forget(&mut self, keys: &[Key]) {
         let gone = keys.iter().filter(|key| self.model.remove(key).is_some()).count();
-        assert_eq!(self.index.remove(&list(keys, self.text), &Silent).unwrap(), gone);
+        assert_eq!(self.index.remove(&list(keys, self.text), &Work::inline()).unwrap(), gone);
     }
 
     /// Enough rows for chunks to be compacted once they are gone, and for blocks of a shadow.
@@ -317,11 +317,11 @@ impl Player<'_> {
         let keys: Vec<Key> = (0..n).map(|i| Key::Int(i as i64 + 500)).collect();
         let mut stage = self.index.stage(self.zeros, &Silent).unwrap();
         if self.spec.encoding == Encoding::Binary {
-            let _ = stage.append(Values::UInt8(&self.packed(&vectors)), None);
+            let _ = stage.append(Values::UInt8(&self.packed(&vectors)), None, &Work::inline());
             drop(stage);
             assert!(self.change(&vectors, Some(IdList::Int(vec![1; n + 1])), true).is_err());
         } else {
-            let _ = stage.append(Values::Float32(&vectors.concat()), None);
+            let _ = stage.append(Values::Float32(&vectors.concat()), None, &Work::inline());
             drop(stage);
             vectors[n - 1][0] = f32::NAN;
             assert!(self.change(&vectors, Some(list(&keys, false)), true).is_err());
@@ -490,7 +490,7 @@ impl Player<'_> {
             1 if snapshot.id_kind() != "none" => Some(Allowed::Ids(&allowed_ids)),
             _ => Some(Allowed::Mask(&mask)),
         };
-        let Some(found) = self.ask(&queries, |queries| snapshot.search(queries, k, allowed, &work)) else {
+        let Some(found) = self.ask(&queries, |queries| snapshot.search(queries, k, allowed, Knobs::default(), &work)) else {
             return;
         };
         for (query, list) in queries.iter().zip(&found.found) {
@@ -498,7 +498,7 @@ impl Player<'_> {
         }
         // One by one gives what all at once gave, to the bit.
         let one =
-            self.ask(&queries[..1], |query| snapshot.search(query, k, allowed, &Work::inline())).unwrap();
+            self.ask(&queries[..1], |query| snapshot.search(query, k, allowed, Knobs::default(), &Work::inline())).unwrap();
         assert_eq!(one.found[0], found.found[0]);
     }
 
@@ -508,7 +508,7 @@ impl Player<'_> {
         let Some(some) = self.model.values().next() else { return };
         let radius = self.distance(&queries[0], some) as f32;
         let work = Work::inline();
-        let Some(found) = self.ask(&queries, |queries| snapshot.search_radius(queries, radius, None, &work))
+        let Some(found) = self.ask(&queries, |queries| snapshot.search_radius(queries, radius, None, Knobs::default(), &work))
         else {
             return;
         };
@@ -524,7 +524,7 @@ impl Player<'_> {
         let Some(vector) = self.model.get(&key).cloned() else { return };
         let snapshot = self.index.snapshot();
         let k = 1 + self.program.byte() % 9;
-        let found = snapshot.neighbors_of(&list(&[key.clone()], self.text), k, None, &Work::inline());
+        let found = snapshot.neighbors_of(&list(&[key.clone()], self.text), k, None, Knobs::default(), &Work::inline());
         if self.spec.metric.is_angular() && self.has_zero(std::slice::from_ref(&vector)) {
             return;
         }
@@ -546,7 +546,7 @@ impl Player<'_> {
         if self.spec.metric.is_angular() && self.has_zero(query) {
             return;
         }
-        let found = self.ask(query, |query| snapshot.search(query, 5, None, &Work::inline())).unwrap();
+        let found = self.ask(query, |query| snapshot.search(query, 5, None, Knobs::default(), &Work::inline())).unwrap();
         self.compare(snapshot, vector, &found.found[0], &among, Ok(5));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nearest_core::encoding::{Encoding, Values};
 use nearest_core::ids::IdList;
-use nearest_core::index::{Index, Spec, Zeros};
+use nearest_core::index::{Index, Spec, Zeros, Structure};
 use nearest_core::metric::Metric;
 use nearest_core::work::Silent;
 use nearest_fuzz::Random;
@@ -24,7 +24,7 @@ fn main() {
         for ids in ["none", "implicit", "int", "text"] {
             for shadow in [false, true] {
                 let metric = if encoding == Encoding::Binary { Metric::Hamming } else { Metric::Euclidean };
-                let spec = Spec { dim: 3, metric, encoding, shadow, seed: 0 };
+                let spec = Spec { dim: 3, metric, encoding, rerank: None, structure: Structure::Exact, shadow, seed: 0 };
                 let Ok(index) = Index::new(spec) else { continue };
                 let index = Arc::new(index);
                 // A shadow starts at 1024 rows.
@@ -37,13 +37,13 @@ fn main() {
                 };
                 if encoding == Encoding::Binary {
                     let bits: Vec<u8> = (0..n).map(|i| (i as u8) << 5).collect();
-                    stage.append(Values::UInt8(&bits), named).expect("bits");
+                    stage.append(Values::UInt8(&bits), named, &Work::inline()).expect("bits");
                 } else {
                     let numbers: Vec<f32> = (0..n * 3).map(|i| (i * 31 % 101) as f32).collect();
-                    stage.append(Values::Float32(&numbers), named).expect("numbers");
+                    stage.append(Values::Float32(&numbers), named, &Work::inline()).expect("numbers");
                 }
                 if ids != "none" {
-                    stage.commit(false).expect("a commit");
+                    stage.commit(false, &Work::inline()).expect("a commit");
                 }
                 let mut bytes = Vec::new();
                 index.snapshot().write(&mut bytes).expect("bytes");

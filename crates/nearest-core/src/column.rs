@@ -112,6 +112,31 @@ impl<T: Pod> Column<T> {
         self.get(row).expect("a row of this column")
     }
 
+    /// A column of another type with a row for each row of this one, in chunks that lie as here. `fill` gets the rows of
+    /// a chunk.
+    pub fn alongside<U: Pod>(
+        &self,
+        width: usize,
+        allocator: &Arc<dyn Allocator>,
+        mut fill: impl FnMut(Range<Row>, &mut [U]) -> Result<()>,
+    ) -> Result<Column<U>> {
+        let mut chunks = Vec::with_capacity(self.n_chunks());
+        for chunk in 0..self.n_chunks() {
+            if self.chunk_at(chunk).is_none() {
+                chunks.push(None);
+                continue;
+            }
+            let (n_rows, first) = (self.rows_in(chunk), chunk * self.chunk_rows);
+            let (slots, mut writer) = Slots::with_capacity(n_rows * width, allocator)?;
+            let mut filled = Ok(());
+            writer.stage(n_rows * width, |part| filled = fill(first as Row..(first + n_rows) as Row, part));
+            filled?;
+            writer.publish();
+            chunks.push(Some(Chunk { slots, n_rows }));
+        }
+        Ok(Column { width, chunk_rows: self.chunk_rows, chunks: Arc::new(chunks), open: None })
+    }
+
     /// Bytes of memory held, without those of a map.
     pub fn memory_bytes(&self) -> usize {
         (0..self.n_chunks()).filter_map(|i| self.chunk_at(i)).map(|chunk| chunk.slots.memory_bytes()).sum()

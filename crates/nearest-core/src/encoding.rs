@@ -2,30 +2,35 @@
 
 use half::{bf16, f16};
 
-use crate::column::{Column, ColumnWriter, Row};
+use crate::coder::ShortEncoding;
+use crate::column::{Column, ColumnWriter};
 use crate::error::{Error, Result};
 use crate::metric::Metric;
 
+/// From here on, the numbers of kinds are those of short encodings.
+const SHORT_NUMBERS: u64 = 16;
+
 /// How vectors are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum Encoding {
     /// Single precision.
-    Float32 = 0,
+    Float32,
     /// Half precision: 11 bits, up to 65 504.
-    Float16 = 1,
+    Float16,
     /// The upper half of single precision: 8 bits, its whole range.
-    BFloat16 = 2,
+    BFloat16,
     /// Whole numbers from −128 to 127.
-    Int8 = 3,
+    Int8,
     /// Whole numbers from 0 to 255.
-    UInt8 = 4,
+    UInt8,
     /// Bits, packed eight to a byte, the first in the highest place.
-    Binary = 5,
+    Binary,
+    /// Codes that say less than the vectors, and are trained on some of them.
+    Short(ShortEncoding),
 }
 
 impl Encoding {
-    /// All of them, in the order of their numbers.
+    /// Those that keep vectors as they are, in the order of their numbers.
     pub const ALL: [Encoding; 6] = [
         Encoding::Float32,
         Encoding::Float16,
@@ -36,38 +41,73 @@ impl Encoding {
     ];
 
     /// The name used in Python, on the command line and in files.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            Encoding::Float32 => "float32",
-            Encoding::Float16 => "float16",
-            Encoding::BFloat16 => "bfloat16",
-            Encoding::Int8 => "int8",
-            Encoding::UInt8 => "uint8",
-            Encoding::Binary => "binary",
+            Encoding::Float32 => "float32".into(),
+            Encoding::Float16 => "float16".into(),
+            Encoding::BFloat16 => "bfloat16".into(),
+            Encoding::Int8 => "int8".into(),
+            Encoding::UInt8 => "uint8".into(),
+            Encoding::Binary => "binary".into(),
+            Encoding::Short(short) => short.name(),
         }
     }
 
     /// The encoding of that name.
     pub fn from_name(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|encoding| encoding.name() == name).ok_or_else(|| {
+        if let Some(encoding) = Self::ALL.into_iter().find(|encoding| encoding.name() == name) {
+            return Ok(encoding);
+        }
+        ShortEncoding::from_name(name).map(Encoding::Short).map_err(|error| {
             let names: Vec<_> = Self::ALL.iter().map(|encoding| encoding.name()).collect();
-            Error::argument(format!("encoding must be one of {}, got '{name}'", names.join(", ")))
+            Error::argument(format!("encoding must be one of {}, or a short one: {error}", names.join(", ")))
         })
     }
 
-    /// The encoding of that number, as files hold it.
-    pub fn from_number(number: u64) -> Option<Self> {
-        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    /// The number that files hold: kind, then 16 bits each of what short encodings have beside.
+    pub fn number(self) -> u64 {
+        match self {
+            Encoding::Float32 => 0,
+            Encoding::Float16 => 1,
+            Encoding::BFloat16 => 2,
+            Encoding::Int8 => 3,
+            Encoding::UInt8 => 4,
+            Encoding::Binary => 5,
+            Encoding::Short(short) => {
+                let [kind, m, bits] = short.to_numbers();
+                SHORT_NUMBERS + kind + (m << 16) + (bits << 32)
+            }
+        }
     }
 
-    /// Elements that a vector of `dim` dimensions takes.
+    /// The encoding of that number.
+    pub fn from_number(number: u64) -> Option<Self> {
+        let kind = number & 0xffff;
+        if kind < SHORT_NUMBERS {
+            return Self::ALL.get(usize::try_from(number).ok()?).copied();
+        }
+        let numbers = [kind - SHORT_NUMBERS, number >> 16 & 0xffff, number >> 32];
+        ShortEncoding::from_numbers(numbers).map(Encoding::Short)
+    }
+
+    /// Whether vectors are kept as they are, up to rounding to the element type.
+    pub fn is_raw(self) -> bool {
+        !matches!(self, Encoding::Short(_))
+    }
+
+    /// Elements that a vector of `dim` dimensions takes where it is kept as it is.
     pub fn width(self, dim: usize) -> usize {
         if self == Encoding::Binary { dim.div_ceil(8) } else { dim }
     }
 
-    /// Whether values are kept in fewer than 8 bits a step or as whole numbers: no 8-bit shadow makes them shorter.
+    /// Whether vectors are kept in at most 8 bits a dimension: no 8-bit shadow makes them shorter.
     pub fn is_short(self) -> bool {
-        matches!(self, Encoding::Int8 | Encoding::UInt8 | Encoding::Binary)
+        matches!(self, Encoding::Int8 | Encoding::UInt8 | Encoding::Binary | Encoding::Short(_))
+    }
+
+    /// Whether vectors are whole numbers of 8 bits.
+    pub fn is_integer(self) -> bool {
+        matches!(self, Encoding::Int8 | Encoding::UInt8)
     }
 
     /// An error unless vectors stored so can be compared by `metric`.
@@ -161,7 +201,8 @@ impl Vectors {
         use crate::column::CHUNK_ROWS;
         let width = encoding.width(dim);
         match encoding {
-            Encoding::Float32 => Vectors::Float32(Column::new(width, CHUNK_ROWS)),
+            // Short codes are made once there are enough vectors to train on; until then these are kept as they are.
+            Encoding::Float32 | Encoding::Short(_) => Vectors::Float32(Column::new(width, CHUNK_ROWS)),
             Encoding::Float16 => Vectors::Float16(Column::new(width, CHUNK_ROWS)),
             Encoding::BFloat16 => Vectors::BFloat16(Column::new(width, CHUNK_ROWS)),
             Encoding::Int8 => Vectors::Int8(Column::new(width, CHUNK_ROWS)),
@@ -187,11 +228,5 @@ impl Vectors {
     /// Bytes of memory held, without those of a map.
     pub fn memory_bytes(&self) -> usize {
         each_kind!(self, Vectors, column => column.memory_bytes())
-    }
-
-    /// Appends a row's values as floats; bits as bytes.
-    pub fn extend_f32(&self, row: Row, out: &mut Vec<f32>) {
-        use nearest_kernels::Element;
-        each_kind!(self, Vectors, column => out.extend(column.row(row).iter().map(|value| value.to_f32())));
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`index`] | the index: versions that readers see whole, one writer, its file |
 //! | [`exact`] | exact search: single queries, batches, all pairs |
+//! | [`lists`] | inverted lists: what a query looks at is what lies near it |
 //! | [`encoding`], [`stored`], [`metric`] | how vectors are stored, how distances are measured |
 //! | [`kmeans`], [`random`] | clusters, and numbers from a seed |
 //! | [`coder`], [`rotation`] | short codes of vectors, and what spreads vectors evenly before |
@@ -26,6 +27,7 @@ pub mod files;
 pub mod ids;
 pub mod index;
 pub mod kmeans;
+pub mod lists;
 pub mod live;
 pub mod memory;
 pub mod metric;

@@ -101,6 +101,13 @@ impl RowSet {
         RowSet { chunks, len }
     }
 
+    /// The place among the rows of the set of every row up to its last; `Row::MAX` for rows that are not in it.
+    pub fn ranks(&self) -> Vec<Row> {
+        let mut ranks = vec![Row::MAX; self.chunks.len() * CHUNK_ROWS];
+        self.iter().zip(0..).for_each(|(row, rank)| ranks[row as usize] = rank);
+        ranks
+    }
+
     /// The rows, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Row> + '_ {
         (0..self.chunks.len()).flat_map(|chunk| self.iter_in(chunk))

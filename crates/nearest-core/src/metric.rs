@@ -69,6 +69,11 @@ impl Metric {
         matches!(self, Metric::Hamming | Metric::Jaccard)
     }
 
+    /// Whether vectors can be looked for in lists: distances must be those of vectors that were moved and turned.
+    pub fn is_listable(self) -> bool {
+        !matches!(self, Metric::Manhattan | Metric::Hamming | Metric::Jaccard)
+    }
+
     /// Whether only the directions of vectors count, so that a zero vector has no meaning.
     pub fn is_angular(self) -> bool {
         matches!(self, Metric::Cosine | Metric::Angular)

@@ -5,7 +5,7 @@
 //! parent's threads, so it leaves the parent's pool alone (never touching its locks) and makes its own.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -34,7 +34,8 @@ impl Caller for Silent {
 
 /// Executor, progress, cancel and memory of one call.
 pub struct Work<'a> {
-    n_threads: usize,
+    /// Found out when first asked for: what has one task never needs to know.
+    n_threads: OnceLock<usize>,
     caller: &'a dyn Caller,
     allocator: Arc<dyn Allocator>,
     memory_bytes: Option<u64>,
@@ -49,7 +50,7 @@ impl std::fmt::Debug for Work<'_> {
 impl<'a> Work<'a> {
     /// Work on `n_threads` threads (`None`: as many as this process may run on), reporting to `caller`.
     pub fn new(n_threads: Option<usize>, caller: &'a dyn Caller) -> Self {
-        let n_threads = n_threads.unwrap_or_else(default_n_threads).max(1);
+        let n_threads = n_threads.map_or_else(OnceLock::new, |n| OnceLock::from(n.max(1)));
         Self { n_threads, caller, allocator: Arc::new(SystemAllocator), memory_bytes: None }
     }
 
@@ -72,9 +73,14 @@ impl<'a> Work<'a> {
         self
     }
 
+    /// Who is told, and asked whether to go on.
+    pub fn caller(&self) -> &'a dyn Caller {
+        self.caller
+    }
+
     /// How many threads may be used.
     pub fn n_threads(&self) -> usize {
-        self.n_threads
+        *self.n_threads.get_or_init(default_n_threads)
     }
 
     /// Where large buffers come from.
@@ -115,11 +121,11 @@ impl<'a> Work<'a> {
         scratch: impl Fn() -> S + Sync,
         task: impl Fn(&mut S, usize) -> Result<()> + Sync,
     ) -> Result<()> {
-        let n_workers = self.n_threads.min(n_tasks);
+        let n_workers = if n_tasks <= 1 { n_tasks } else { self.n_threads().min(n_tasks) };
         if n_workers <= 1 {
             return self.run_inline(stage, n_tasks, scratch, task);
         }
-        let pool = pool(self.n_threads)?;
+        let pool = pool(self.n_threads())?;
         let shared = Shared {
             next: AtomicUsize::new(0),
             done: AtomicU64::new(0),

@@ -11,7 +11,7 @@ use nearest_core::error::{Error, Result};
 use nearest_core::file::FileView;
 use nearest_core::files::{Fault, FaultyFiles, Files, Operation, RealFiles};
 use nearest_core::ids::IdList;
-use nearest_core::index::{Index, Queries, Snapshot, Spec, Zeros, verify};
+use nearest_core::index::{Index, Knobs, Queries, Snapshot, Spec, Structure, Zeros, verify};
 use nearest_core::memory::Bytes;
 use nearest_core::metric::Metric;
 use nearest_core::work::{Silent, Work};
@@ -52,18 +52,26 @@ const FAULTS: [Fault; 4] = [Fault::NoSpace, Fault::Device, Fault::Interrupted, F
 /// `n` vectors of bytes or, with a shadow and texts as ids, of floats; all of them tell the version.
 fn index(version: u8, n: usize, rich: bool) -> Arc<Snapshot> {
     let encoding = if rich { Encoding::Float32 } else { Encoding::UInt8 };
-    let spec = Spec { dim: 3, metric: Metric::Euclidean, encoding, shadow: rich, seed: u64::from(version) };
+    let spec = Spec {
+        dim: 3,
+        metric: Metric::Euclidean,
+        encoding,
+        rerank: None,
+        structure: Structure::Exact,
+        shadow: rich,
+        seed: u64::from(version),
+    };
     let index = Arc::new(Index::new(spec).unwrap());
     let mut stage = index.stage(Zeros::Accept, &Silent).unwrap();
     let values: Vec<u8> = (0..n * 3).map(|i| (i % 200) as u8 ^ version).collect();
     if rich {
         let values: Vec<f32> = values.iter().map(|&value| f32::from(value)).collect();
         let texts = (0..n).map(|i| format!("{version} {i}")).collect();
-        stage.append(Values::Float32(&values), Some(IdList::Text(texts))).unwrap();
+        stage.append(Values::Float32(&values), Some(IdList::Text(texts)), &Work::inline()).unwrap();
     } else {
-        stage.append(Values::UInt8(&values), None).unwrap();
+        stage.append(Values::UInt8(&values), None, &Work::inline()).unwrap();
     }
-    stage.commit(false).unwrap();
+    stage.commit(false, &Work::inline()).unwrap();
     index.snapshot()
 }
 
@@ -79,7 +87,11 @@ fn opened(path: &Path) -> Result<Vec<u8>> {
     for map in [true, false] {
         let index = Index::open(&RealFiles, path, map)?;
         let snapshot = index.snapshot();
-        answers.push(snapshot.search(Queries::Numbers(&[1.0, 2.0, 3.0]), 5, None, &Work::inline())?.found);
+        answers.push(
+            snapshot
+                .search(Queries::Numbers(&[1.0, 2.0, 3.0]), 5, None, Knobs::default(), &Work::inline())?
+                .found,
+        );
     }
     assert_eq!(answers[0], answers[1]);
     let view = FileView::open(Arc::new(RealFiles.open_bytes(path, true)?), Some("index"))?;

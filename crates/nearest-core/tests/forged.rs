@@ -7,15 +7,15 @@ use nearest_core::error::{Error, Result};
 use nearest_core::file::{Dtype, FileView, FileWriter};
 use nearest_core::files::{Files, RealFiles, replace_file};
 use nearest_core::ids::{Id, IdList};
-use nearest_core::index::{Index, Queries, Spec, Zeros, verify};
+use nearest_core::index::{Index, Knobs, Queries, Spec, Structure, Zeros, verify};
 use nearest_core::memory::Bytes;
 use nearest_core::metric::Metric;
 use nearest_core::work::{Silent, Work};
 
 fn add(index: &Arc<Index>, n: usize, ids: Option<Vec<i64>>) -> Result<IdList> {
     let mut stage = index.stage(Zeros::Accept, &Silent)?;
-    stage.append(Values::UInt8(&vec![1; n * index.spec().width()]), ids.map(IdList::Int))?;
-    stage.commit(false)
+    stage.append(Values::UInt8(&vec![1; n * index.spec().width()]), ids.map(IdList::Int), &Work::inline())?;
+    stage.commit(false, &Work::inline())
 }
 
 fn view(bytes: &[u8]) -> FileView {
@@ -32,7 +32,7 @@ fn forged(
 ) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut file = FileWriter::new(&mut bytes, "index").unwrap();
-    file.array("spec", &[8], &[1u64, metric as u64, encoding as u64, 0, 0, 0, next_id, 0]).unwrap();
+    file.array("spec", &[8], &[1u64, metric as u64, encoding.number(), 0, 0, 0, next_id, 0]).unwrap();
     file.array("vectors", &[vectors.len() as u64, 1], vectors).unwrap();
     more(&mut file);
     file.finish().unwrap();
@@ -53,7 +53,15 @@ fn opened(bytes: &[u8], map: bool) -> Result<Index> {
 
 #[test]
 fn after_the_largest_id_there_is_no_next_one() {
-    let spec = Spec { dim: 1, metric: Metric::Euclidean, encoding: Encoding::UInt8, shadow: false, seed: 0 };
+    let spec = Spec {
+        dim: 1,
+        metric: Metric::Euclidean,
+        encoding: Encoding::UInt8,
+        rerank: None,
+        structure: Structure::Exact,
+        shadow: false,
+        seed: 0,
+    };
     let index = Arc::new(Index::new(spec).unwrap());
     add(&index, 2, Some(vec![5, i64::MAX])).unwrap();
     let error = add(&index, 1, None).unwrap_err();
@@ -149,7 +157,13 @@ fn a_centre_that_is_no_number_is_refused() {
             let index = opened(&bytes, map);
             assert_eq!(index.is_ok(), fine, "{centre}");
             if let Ok(index) = index {
-                let found = index.snapshot().search(Queries::Numbers(&[1.0; 8]), 1, None, &Work::inline());
+                let found = index.snapshot().search(
+                    Queries::Numbers(&[1.0; 8]),
+                    1,
+                    None,
+                    Knobs::default(),
+                    &Work::inline(),
+                );
                 assert!(found.unwrap().found.iter().all(|list| list[0].distance == 0.0));
             }
         }

@@ -10,7 +10,7 @@ use nearest_core::encoding::{Encoding, Values};
 use nearest_core::file::{FORMAT_VERSION, FileView};
 use nearest_core::files::RealFiles;
 use nearest_core::ids::{ARENA_CHUNK_BYTES, IdList};
-use nearest_core::index::{Index, Queries, Snapshot, Spec, Zeros, verify};
+use nearest_core::index::{Index, Knobs, Queries, Snapshot, Spec, Structure, Zeros, verify};
 use nearest_core::memory::Bytes;
 use nearest_core::metric::Metric;
 use nearest_core::work::{Silent, Work};
@@ -24,10 +24,21 @@ fn index(
     values: Values<'_>,
     ids: Option<IdList>,
 ) -> Arc<Index> {
-    let index = Arc::new(Index::new(Spec { dim, metric, encoding, shadow, seed: 42 }).unwrap());
+    let index = Arc::new(
+        Index::new(Spec {
+            dim,
+            metric,
+            encoding,
+            rerank: None,
+            structure: Structure::Exact,
+            shadow,
+            seed: 42,
+        })
+        .unwrap(),
+    );
     let mut stage = index.stage(Zeros::Accept, &Silent).unwrap();
-    stage.append(values, ids).unwrap();
-    stage.commit(false).unwrap();
+    stage.append(values, ids, &Work::inline()).unwrap();
+    stage.commit(false, &Work::inline()).unwrap();
     index
 }
 
@@ -37,10 +48,18 @@ fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
     let whole = [0.0, 1.0, 2.0, 3.0, 4.0, 255.0];
     let many: Vec<f32> = (0..1030 * 2).map(|i| (i * 37 % 101) as f32 / 8.0 - 3.0).collect();
     let (floats, text) = (Values::Float32(&small), |texts: [&str; 3]| texts.map(String::from).to_vec());
-    let spec = Spec { dim: 2, metric: Metric::Cosine, encoding: Encoding::Float16, shadow: true, seed: 1 };
+    let spec = Spec {
+        dim: 2,
+        metric: Metric::Cosine,
+        encoding: Encoding::Float16,
+        rerank: None,
+        structure: Structure::Exact,
+        shadow: true,
+        seed: 1,
+    };
     let removed =
         index((2, Metric::SqEuclidean, Encoding::Int8, false), Values::Int8(&[1, 2, 3, 4, -128, 127]), None);
-    removed.remove(&IdList::Int(vec![1]), &Silent).unwrap();
+    removed.remove(&IdList::Int(vec![1]), &Work::inline()).unwrap();
     let names = IdList::Text(text(["a", "", "Löffel"]));
     let numbers = IdList::Int(vec![7, 1 << 40, 0]);
     [
@@ -112,7 +131,7 @@ fn files_of_every_version_open() {
                 Encoding::Binary => Queries::Bits(&bits),
                 _ => Queries::Numbers(&numbers),
             };
-            let found = snapshot.search(query, 3, None, &Work::inline()).unwrap();
+            let found = snapshot.search(query, 3, None, Knobs::default(), &Work::inline()).unwrap();
             assert_eq!(found.found[0].len(), snapshot.len().min(3), "{}", path.display());
             n_files += 1;
         }

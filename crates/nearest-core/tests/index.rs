@@ -8,7 +8,7 @@ use nearest_core::encoding::{Encoding, Values};
 use nearest_core::error::Error;
 use nearest_core::files::{Files, RealFiles};
 use nearest_core::ids::{Id, IdList};
-use nearest_core::index::{Allowed, Index, Queries, Snapshot, Spec, Zeros};
+use nearest_core::index::{Allowed, Index, Knobs, Queries, Snapshot, Spec, Structure, Zeros};
 use nearest_core::memory::Bytes;
 use nearest_core::metric::Metric;
 use nearest_core::work::{Silent, Work};
@@ -19,7 +19,15 @@ const DIM: usize = 5;
 type Model = BTreeMap<String, Vec<f32>>;
 
 fn spec(shadow: bool) -> Spec {
-    Spec { dim: DIM, metric: Metric::Euclidean, encoding: Encoding::Float32, shadow, seed: 0 }
+    Spec {
+        dim: DIM,
+        metric: Metric::Euclidean,
+        encoding: Encoding::Float32,
+        rerank: None,
+        structure: Structure::Exact,
+        shadow,
+        seed: 0,
+    }
 }
 
 fn index(shadow: bool) -> Arc<Index> {
@@ -28,8 +36,8 @@ fn index(shadow: bool) -> Arc<Index> {
 
 fn add(index: &Arc<Index>, vectors: &[f32], ids: Option<IdList>, replace: bool) -> Result<IdList, Error> {
     let mut stage = index.stage(Zeros::Refuse, &Silent)?;
-    stage.append(Values::Float32(vectors), ids)?;
-    stage.commit(replace)
+    stage.append(Values::Float32(vectors), ids, &Work::inline())?;
+    stage.commit(replace, &Work::inline())
 }
 
 struct Random(u64);
@@ -77,7 +85,8 @@ fn check(snapshot: &Snapshot, model: &Model, text: bool, random: &mut Random) {
         false => a.parse::<i64>().unwrap().cmp(&b.parse().unwrap()),
     };
     expected.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| by_id(&a.1, &b.1)));
-    let found = snapshot.search(Queries::Numbers(&query), 10, None, &Work::inline()).unwrap();
+    let found =
+        snapshot.search(Queries::Numbers(&query), 10, None, Knobs::default(), &Work::inline()).unwrap();
     let rows = found.found[0].iter();
     let got: Vec<(f32, String)> =
         rows.map(|c| (c.distance, as_text(snapshot.ids_of([c.row].into_iter()).get(0)))).collect();
@@ -89,10 +98,12 @@ fn check(snapshot: &Snapshot, model: &Model, text: bool, random: &mut Random) {
         IdList::Int(ids) => IdList::Int(ids.iter().step_by(3).copied().collect()),
         IdList::Text(ids) => IdList::Text(ids.iter().step_by(3).cloned().collect()),
     };
-    let by_mask =
-        snapshot.search(Queries::Numbers(&query), 7, Some(Allowed::Mask(&mask)), &Work::inline()).unwrap();
-    let by_ids =
-        snapshot.search(Queries::Numbers(&query), 7, Some(Allowed::Ids(&allowed)), &Work::inline()).unwrap();
+    let by_mask = snapshot
+        .search(Queries::Numbers(&query), 7, Some(Allowed::Mask(&mask)), Knobs::default(), &Work::inline())
+        .unwrap();
+    let by_ids = snapshot
+        .search(Queries::Numbers(&query), 7, Some(Allowed::Ids(&allowed)), Knobs::default(), &Work::inline())
+        .unwrap();
     assert_eq!(by_mask.found, by_ids.found);
     assert_eq!(by_mask.found[0].len(), allowed.len().min(7));
 }
@@ -150,7 +161,7 @@ fn play(seed: u64, n_steps: usize, largest: usize, text: bool, shadow: bool) {
                 let first = random.below(next as usize) as i64;
                 let ids: Vec<i64> = (first..first + 2 * n as i64).collect();
                 let gone = ids.iter().filter(|id| model.remove(&id.to_string()).is_some()).count();
-                assert_eq!(index.remove(&names(&ids), &Silent).unwrap(), gone);
+                assert_eq!(index.remove(&names(&ids), &Work::inline()).unwrap(), gone);
             }
             7 if step % 5 == 0 => {
                 let snapshot = index.snapshot();
@@ -217,9 +228,11 @@ fn steady_churn_stays_bounded() {
         // A query against two moments of the same snapshot.
         let snapshot = index.snapshot();
         let query = random.vectors(1);
-        let before = snapshot.search(Queries::Numbers(&query), 5, None, &Work::inline()).unwrap();
-        index.remove(&snapshot.ids(), &Silent).unwrap();
-        let after = snapshot.search(Queries::Numbers(&query), 5, None, &Work::inline()).unwrap();
+        let before =
+            snapshot.search(Queries::Numbers(&query), 5, None, Knobs::default(), &Work::inline()).unwrap();
+        index.remove(&snapshot.ids(), &Work::inline()).unwrap();
+        let after =
+            snapshot.search(Queries::Numbers(&query), 5, None, Knobs::default(), &Work::inline()).unwrap();
         assert_eq!(before.found, after.found);
         assert_eq!(index.snapshot().len(), 0);
     }
@@ -239,24 +252,31 @@ fn more_than_one_chunk() {
             let ids = IdList::Int(vec![row as i64]);
             let query = &vectors[row * DIM..(row + 1) * DIM];
             let found = snapshot
-                .search(Queries::Numbers(query), 1, Some(Allowed::Ids(&ids)), &Work::inline())
+                .search(
+                    Queries::Numbers(query),
+                    1,
+                    Some(Allowed::Ids(&ids)),
+                    Knobs::default(),
+                    &Work::inline(),
+                )
                 .unwrap();
             assert_eq!((found.found[0][0].row as usize, found.found[0][0].distance), (row, 0.0));
-            let others = snapshot.neighbors_of(&ids, 3, None, &Work::inline()).unwrap();
+            let others = snapshot.neighbors_of(&ids, 3, None, Knobs::default(), &Work::inline()).unwrap();
             assert!(others.found[0].iter().all(|c| c.row as usize != row));
         }
     }
     // Most of the first chunk goes; what is left moves, and ids still lead to their vectors.
     let gone: Vec<i64> = (0..60_000).collect();
-    index.remove(&IdList::Int(gone), &Silent).unwrap();
+    index.remove(&IdList::Int(gone), &Work::inline()).unwrap();
     let snapshot = index.snapshot();
     assert_eq!(snapshot.stats().n_removed, 0);
     let rows = snapshot.rows_of(&IdList::Int(vec![60_001, 149_999])).unwrap();
     let mut got = Vec::new();
-    snapshot.values_of(&rows, |values| {
+    let take = |values: Values<'_>| {
         let Values::Float32(values) = values else { panic!("{values:?}") };
         got.extend_from_slice(values);
-    });
+    };
+    snapshot.values_of(&rows, take).unwrap();
     assert_eq!(got[..DIM], vectors[60_001 * DIM..60_002 * DIM]);
     assert_eq!(got[DIM..], vectors[149_999 * DIM..150_000 * DIM]);
     assert!(matches!(snapshot.rows_of(&IdList::Int(vec![5])), Err(Error::UnknownId(_))));
@@ -270,12 +290,23 @@ fn encodings_hold_what_they_hold() {
         (Encoding::Int8, -128.0, 128.0),
         (Encoding::UInt8, 255.0, 0.5),
     ] {
-        let spec = Spec { dim: 1, metric: Metric::InnerProduct, encoding, shadow: false, seed: 0 };
+        let spec = Spec {
+            dim: 1,
+            metric: Metric::InnerProduct,
+            encoding,
+            rerank: None,
+            structure: Structure::Exact,
+            shadow: false,
+            seed: 0,
+        };
         let index = Arc::new(Index::new(spec).unwrap());
         let error = add(&index, &[good, bad], None, false).unwrap_err().to_string();
-        assert!(error.contains("row 1") && error.contains(encoding.name()), "{error}");
+        assert!(error.contains("row 1") && error.contains(&encoding.name()), "{error}");
         add(&index, &[good], None, false).unwrap();
-        let found = index.snapshot().search(Queries::Numbers(&[2.0]), 1, None, &Work::inline()).unwrap();
+        let found = index
+            .snapshot()
+            .search(Queries::Numbers(&[2.0]), 1, None, Knobs::default(), &Work::inline())
+            .unwrap();
         let held = if encoding == Encoding::BFloat16 { f32::from(half::bf16::from_f32(good)) } else { good };
         assert_eq!(found.found[0][0].distance, -2.0 * held);
     }
@@ -298,14 +329,23 @@ fn specs_that_make_no_sense_are_refused() {
 
 #[test]
 fn bits_beyond_dim_are_refused() {
-    let spec = Spec { dim: 11, metric: Metric::Hamming, encoding: Encoding::Binary, shadow: false, seed: 0 };
+    let spec = Spec {
+        dim: 11,
+        metric: Metric::Hamming,
+        encoding: Encoding::Binary,
+        rerank: None,
+        structure: Structure::Exact,
+        shadow: false,
+        seed: 0,
+    };
     let index = Arc::new(Index::new(spec).unwrap());
     let mut stage = index.stage(Zeros::Refuse, &Silent).unwrap();
-    stage.append(Values::UInt8(&[0xff, 0xe0]), None).unwrap();
-    let error = stage.append(Values::UInt8(&[0, 0, 0, 0x10]), None).unwrap_err().to_string();
+    stage.append(Values::UInt8(&[0xff, 0xe0]), None, &Work::inline()).unwrap();
+    let error = stage.append(Values::UInt8(&[0, 0, 0, 0x10]), None, &Work::inline()).unwrap_err().to_string();
     assert!(error.contains("row 2"), "{error}");
-    stage.commit(false).unwrap();
-    let found = index.snapshot().search(Queries::Bits(&[0, 0]), 1, None, &Work::inline()).unwrap();
+    stage.commit(false, &Work::inline()).unwrap();
+    let found =
+        index.snapshot().search(Queries::Bits(&[0, 0]), 1, None, Knobs::default(), &Work::inline()).unwrap();
     assert_eq!(found.found[0][0].distance, 11.0);
 }
 
@@ -334,8 +374,9 @@ fn readers_see_whole_versions_while_a_writer_works() {
                         let snapshot = index.snapshot();
                         assert_eq!(snapshot.len() % 2, 0);
                         let query = random.vectors(1);
-                        let found =
-                            snapshot.search(Queries::Numbers(&query), 2, None, &Work::inline()).unwrap();
+                        let found = snapshot
+                            .search(Queries::Numbers(&query), 2, None, Knobs::default(), &Work::inline())
+                            .unwrap();
                         if !snapshot.is_empty() {
                             let pair = &found.found[0];
                             assert_eq!(pair[0].distance, pair[1].distance);
@@ -354,7 +395,7 @@ fn readers_see_whole_versions_while_a_writer_works() {
         for round in 0..300 {
             let first = random.below(2000) as i64 * 2;
             if round % 3 == 2 {
-                index.remove(&IdList::Int((first..first + 400).collect()), &Silent).unwrap();
+                index.remove(&IdList::Int((first..first + 400).collect()), &Work::inline()).unwrap();
                 continue;
             }
             let mut vectors = Vec::new();
@@ -397,7 +438,9 @@ fn damaged_files_are_errors_or_work() {
             Err(other) => panic!("{other}"),
             Ok(index) => {
                 let snapshot = index.snapshot();
-                let found = snapshot.search(Queries::Numbers(&query), 5, None, &Work::inline()).unwrap();
+                let found = snapshot
+                    .search(Queries::Numbers(&query), 5, None, Knobs::default(), &Work::inline())
+                    .unwrap();
                 snapshot.ids_of(found.found[0].iter().map(|c| c.row));
                 snapshot.contains(Id::Text("text 7"));
             }
@@ -420,23 +463,24 @@ fn a_change_may_come_in_blocks_and_after_one_that_was_given_up() {
     for n in [10, 300, 5, 700] {
         // Given up, it leaves larger chunks behind.
         let mut stage = index.stage(Zeros::Refuse, &Silent).unwrap();
-        stage.append(Values::Float32(&random.vectors(n + 100)), None).unwrap();
+        stage.append(Values::Float32(&random.vectors(n + 100)), None, &Work::inline()).unwrap();
         drop(stage);
         let mut stage = index.stage(Zeros::Refuse, &Silent).unwrap();
         let vectors = random.vectors(3 * n);
         for part in vectors.chunks(n * DIM) {
             let ids = (first..first + n as i64).map(|id| 7 * id).collect();
-            stage.append(Values::Float32(part), Some(IdList::Int(ids))).unwrap();
+            stage.append(Values::Float32(part), Some(IdList::Int(ids)), &Work::inline()).unwrap();
             first += n as i64;
         }
-        stage.commit(false).unwrap();
+        stage.commit(false, &Work::inline()).unwrap();
         let snapshot = index.snapshot();
         let ids: Vec<i64> = (first - 3 * n as i64..first).map(|id| 7 * id).collect();
         let mut got = Vec::new();
-        snapshot.values_of(&snapshot.rows_of(&IdList::Int(ids)).unwrap(), |values| {
+        let take = |values: Values<'_>| {
             let Values::Float32(values) = values else { panic!("{values:?}") };
             got.extend_from_slice(values);
-        });
+        };
+        snapshot.values_of(&snapshot.rows_of(&IdList::Int(ids)).unwrap(), take).unwrap();
         assert_eq!(got, vectors);
     }
 }

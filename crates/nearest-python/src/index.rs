@@ -8,7 +8,7 @@ use nearest_core::encoding::{Encoding, Values};
 use nearest_core::error::Error;
 use nearest_core::files::RealFiles;
 use nearest_core::ids::{Id, IdList};
-use nearest_core::index::{self, Allowed, Queries, Spec, Zeros};
+use nearest_core::index::{self, Allowed, Knobs, Queries, Spec, Structure, Zeros};
 use nearest_core::memory::Bytes;
 use nearest_core::metric::Metric;
 use nearest_core::work::Work;
@@ -31,7 +31,9 @@ impl Index {
         py: Python<'_>,
         dim: usize,
         metric: &str,
+        structure: Option<(u32, u8)>,
         encoding: &str,
+        rerank: Option<&str>,
         shadow: Option<&str>,
         seed: u64,
     ) -> PyResult<Self> {
@@ -44,7 +46,10 @@ impl Index {
                 }
             };
             let (metric, encoding) = (Metric::from_name(metric)?, Encoding::from_name(encoding)?);
-            index::Index::new(Spec { dim, metric, encoding, shadow, seed })
+            let rerank = rerank.map(Encoding::from_name).transpose()?;
+            let structure =
+                structure.map_or(Structure::Exact, |(n_lists, spill)| Structure::Lists { n_lists, spill });
+            index::Index::new(Spec { dim, metric, encoding, rerank, structure, shadow, seed })
         };
         Ok(Self(Arc::new(make().map_err(|error| exception(py, error))?)))
     }
@@ -90,7 +95,26 @@ impl Index {
     #[pyo3(signature = (ids))]
     fn remove(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<usize> {
         let ids = crate::arrays::ids(ids)?;
-        enter_with_caller(py, |caller| self.0.remove(&ids, caller))
+        enter(py, None, None, |work| self.0.remove(&ids, work))
+    }
+
+    #[pyo3(signature = (n, sample, n_threads, progress))]
+    fn train(
+        &self,
+        py: Python<'_>,
+        n: usize,
+        sample: &Bound<'_, PyAny>,
+        n_threads: Option<usize>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let matrix = Matrix::view("vectors", sample)?;
+        let values = matrix.values()?;
+        matrix.rows(py, "vectors")?;
+        enter(py, n_threads, progress, |work| self.0.train(n, values, work))
+    }
+
+    fn set_calibration(&self, py: Python<'_>, text: &str) -> PyResult<()> {
+        enter_with_caller(py, |caller| self.0.set_calibration(text, caller))
     }
 
     #[getter]
@@ -104,8 +128,21 @@ impl Index {
     }
 
     #[getter]
-    fn encoding(&self) -> &'static str {
+    fn encoding(&self) -> String {
         self.0.spec().encoding.name()
+    }
+
+    #[getter]
+    fn rerank(&self) -> Option<String> {
+        self.0.spec().rerank.map(Encoding::name)
+    }
+
+    #[getter]
+    fn structure(&self) -> Option<(u32, u8)> {
+        match self.0.spec().structure {
+            Structure::Exact => None,
+            Structure::Lists { n_lists, spill } => Some((n_lists, spill)),
+        }
     }
 
     #[getter]
@@ -136,29 +173,37 @@ impl Stage {
 
 #[pymethods]
 impl Stage {
-    #[pyo3(signature = (vectors, ids))]
+    #[pyo3(signature = (vectors, ids, n_threads, progress))]
     fn append(
         &self,
         py: Python<'_>,
         vectors: &Bound<'_, PyAny>,
         ids: Option<&Bound<'_, PyAny>>,
+        n_threads: Option<usize>,
+        progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let matrix = Matrix::view("vectors", vectors)?;
         let values = matrix.values()?;
         let ids = ids.map(crate::arrays::ids).transpose()?;
         matrix.rows(py, "vectors")?;
-        enter(py, Some(1), None, |_| {
+        enter(py, n_threads, progress, |work| {
             let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(stage.as_mut().map(|stage| stage.append(values, ids)))
+            stage.as_mut().map(|stage| stage.append(values, ids, work)).transpose()
         })?
-        .ok_or_else(|| Self::over(py))?
-        .map_err(|error| exception(py, error))
+        .ok_or_else(|| Self::over(py))
     }
 
-    fn commit<'py>(&self, py: Python<'py>, replace: bool) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (replace, n_threads, progress))]
+    fn commit<'py>(
+        &self,
+        py: Python<'py>,
+        replace: bool,
+        n_threads: Option<usize>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let stage = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let stage = stage.ok_or_else(|| Self::over(py))?;
-        let ids = enter(py, Some(1), None, |_| stage.commit(replace))?;
+        let ids = enter(py, n_threads, progress, |work| stage.commit(replace, work))?;
         from_ids(py, ids)
     }
 }
@@ -187,6 +232,10 @@ impl Filter {
             Filter::Mask(mask) => Allowed::Mask(mask),
         })
     }
+}
+
+fn knobs_of((effort, rerank_k): (Option<usize>, Option<usize>)) -> Knobs {
+    Knobs { effort, rerank_k }
 }
 
 impl Snapshot {
@@ -266,7 +315,6 @@ impl Snapshot {
     fn get<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let ids = crate::arrays::ids(ids)?;
         let width = self.0.spec().width();
-        let encoding = self.0.spec().encoding;
         let n = ids.len();
         let shape = [n, width];
         let rows = enter(py, Some(1), None, |work| {
@@ -276,18 +324,18 @@ impl Snapshot {
         macro_rules! gathered {
             ($element:ty, $variant:ident, $convert:expr) => {{
                 let mut out: Vec<$element> = Vec::with_capacity(n * width);
-                py.detach(|| {
+                enter(py, Some(1), None, |_| {
                     self.0.values_of(&rows, |values| {
                         if let Values::$variant(values) = values {
                             out.extend(values.iter().map($convert));
                         }
                     })
-                });
+                })?;
                 Ok(PyArray1::from_vec(py, out).reshape(shape)?.into_any())
             }};
         }
-        match encoding {
-            Encoding::Float32 => gathered!(f32, Float32, |value| *value),
+        match self.0.values_encoding() {
+            Encoding::Float32 | Encoding::Short(_) => gathered!(f32, Float32, |value| *value),
             Encoding::Float16 => gathered!(f32, Float16, |value| value.to_f32()),
             Encoding::BFloat16 => gathered!(f32, BFloat16, |value| value.to_f32()),
             Encoding::Int8 => gathered!(i8, Int8, |value| *value),
@@ -295,12 +343,23 @@ impl Snapshot {
         }
     }
 
-    #[pyo3(signature = (queries, k, filter, n_threads, progress))]
+    #[getter]
+    fn calibration(&self) -> Option<String> {
+        self.0.calibration().map(str::to_owned)
+    }
+
+    #[getter]
+    fn is_trained(&self) -> bool {
+        self.0.is_trained()
+    }
+
+    #[pyo3(signature = (queries, k, knobs, filter, n_threads, progress))]
     fn search<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         k: i64,
+        knobs: (Option<usize>, Option<usize>),
         filter: Option<&Bound<'py, PyAny>>,
         n_threads: Option<usize>,
         progress: Option<Py<PyAny>>,
@@ -308,17 +367,18 @@ impl Snapshot {
         let k = check_k(py, k)?;
         let (single, found) =
             self.queried(py, queries, filter, n_threads, progress, |queries, allowed, work| {
-                self.0.search(queries, k, allowed, work)
+                self.0.search(queries, k, allowed, knobs_of(knobs), work)
             })?;
         self.found(py, found, single, k)
     }
 
-    #[pyo3(signature = (ids, k, filter, n_threads, progress))]
+    #[pyo3(signature = (ids, k, knobs, filter, n_threads, progress))]
     fn neighbors_of<'py>(
         &self,
         py: Python<'py>,
         ids: &Bound<'py, PyAny>,
         k: i64,
+        knobs: (Option<usize>, Option<usize>),
         filter: Option<&Bound<'py, PyAny>>,
         n_threads: Option<usize>,
         progress: Option<Py<PyAny>>,
@@ -328,24 +388,25 @@ impl Snapshot {
         let filter = filter.map(Filter::view).transpose()?;
         let filter = filter.as_ref();
         let found = enter(py, n_threads, progress, |work| {
-            self.0.neighbors_of(&ids, k, Filter::allowed(filter), work)
+            self.0.neighbors_of(&ids, k, Filter::allowed(filter), knobs_of(knobs), work)
         })?;
         self.found(py, found.found, false, k)
     }
 
-    #[pyo3(signature = (queries, radius, filter, n_threads, progress))]
+    #[pyo3(signature = (queries, radius, knobs, filter, n_threads, progress))]
     fn search_radius<'py>(
         &self,
         py: Python<'py>,
         queries: &Bound<'py, PyAny>,
         radius: f32,
+        knobs: (Option<usize>, Option<usize>),
         filter: Option<&Bound<'py, PyAny>>,
         n_threads: Option<usize>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
         let (_, found) =
             self.queried(py, queries, filter, n_threads, progress, |queries, allowed, work| {
-                self.0.search_radius(queries, radius, allowed, work)
+                self.0.search_radius(queries, radius, allowed, knobs_of(knobs), work)
             })?;
         found
             .into_iter()
@@ -366,6 +427,13 @@ impl Snapshot {
         dict.set_item("ids_bytes", stats.ids_bytes)?;
         dict.set_item("shadow_bytes", stats.shadow_bytes)?;
         dict.set_item("n_shadowed", stats.n_shadowed)?;
+        if let Some(lists) = stats.lists {
+            dict.set_item("n_lists", lists.n_lists)?;
+            dict.set_item("n_entries", lists.n_entries)?;
+            dict.set_item("largest_list", lists.largest_list)?;
+            dict.set_item("lists_bytes", lists.lists_bytes)?;
+            dict.set_item("drift", lists.drift)?;
+        }
         Ok(dict)
     }
 }

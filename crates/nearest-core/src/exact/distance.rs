@@ -24,7 +24,7 @@ pub(super) fn of_dot(metric: Metric, dot: f64, squared_norms: (f64, f64)) -> f32
 }
 
 /// The canonical distance of a query and a row.
-pub(super) fn canonical<T: Stored>(
+pub(crate) fn canonical<T: Stored>(
     kernels: &Kernels,
     metric: Metric,
     query: &[f32],

@@ -21,6 +21,7 @@ mod search;
 mod shadow;
 
 pub use compare::{Bits, Comparer, Numbers};
+pub(crate) use distance::canonical as distance;
 pub use pairs::{knn_graph, pairwise};
 
 pub use search::{Found, search, search_radius};

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `snapshot.rs` | one version: everything that reads |
 //! | `writer.rs` | changes: staged unseen, published at once |
+//! | `listed.rs` | versions whose rows lie in lists |
 //! | `persist.rs` | the file: written forward, opened by map |
 //!
 //! Readers take the current [`Snapshot`] (one atomic load) and keep it as long as they like. Writers queue for the one
 //! [`Writer`]; what they stage is seen by nobody until they publish the next snapshot.
 
+mod listed;
 mod persist;
 mod snapshot;
 mod writer;
@@ -19,14 +21,48 @@ use arc_swap::ArcSwap;
 use nearest_kernels::{Kernels, MAX_DIM};
 
 pub use persist::{IndexSpec, describe_spec, verify};
-pub use snapshot::{Allowed, Neighbors, Queries, Snapshot, Stats, check_many_numbers, check_numbers};
+pub use snapshot::{Allowed, Knobs, Neighbors, Queries, Snapshot, Stats, check_many_numbers, check_numbers};
 use writer::Writer;
 pub use writer::{Stage, Zeros};
 
+use crate::coder::ShortEncoding;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
+use crate::lists::{Codes, Plan};
 use crate::memory::{Allocator, SystemAllocator};
 use crate::metric::Metric;
+
+/// What a search looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Structure {
+    /// Everything.
+    Exact,
+    /// The lists nearest to the query.
+    Lists {
+        /// How many; 0: chosen when there are enough vectors to make them from.
+        n_lists: u32,
+        /// Vectors in a hundred that get a second list, at most 100.
+        spill: u8,
+    },
+}
+
+/// What is kept of each row beside the lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeptAs {
+    /// The vector, in this encoding.
+    Raw(Encoding),
+    /// A code of the whole vector.
+    Code(ShortEncoding),
+    /// The number of its list.
+    Place,
+}
+
+/// Vectors an index has at least when its lists are made without being asked for.
+const FIRST_TRAINING: usize = 1024;
+/// Vectors of a list that is to be made.
+const ROWS_PER_LIST: usize = 32;
+/// Lists at most.
+const MAX_LISTS: u32 = 1 << 20;
 
 /// What an index is made of; fixed for its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +71,12 @@ pub struct Spec {
     pub dim: usize,
     /// How distances are measured.
     pub metric: Metric,
-    /// How vectors are stored.
+    /// How vectors are stored; in lists, where they are looked for.
     pub encoding: Encoding,
+    /// How vectors are stored a second time, to compare candidates again, where `encoding` is a short one.
+    pub rerank: Option<Encoding>,
+    /// What a search looks at.
+    pub structure: Structure,
     /// Whether an 8-bit shadow is kept for single queries.
     pub shadow: bool,
     /// What random choices start from.
@@ -46,15 +86,54 @@ pub struct Spec {
 impl Spec {
     /// An error unless such an index can be.
     pub fn check(&self) -> Result<()> {
-        let Spec { dim, metric, encoding, shadow, .. } = *self;
+        let Spec { dim, metric, encoding, rerank, structure, shadow, .. } = *self;
         if dim == 0 || dim > MAX_DIM {
             return Err(Error::argument(format!("dim must be between 1 and {MAX_DIM}, got {dim}")));
         }
         encoding.check_metric(metric)?;
-        if shadow && encoding.is_short() {
+        if let Encoding::Short(short) = encoding {
+            short.check_dim(dim)?;
+        }
+        match rerank {
+            None => {}
+            Some(_) if encoding.is_raw() => {
+                return Err(Error::NotImplemented(format!(
+                    "rerank goes with short encodings (scalar8, scalar4, product, rabitq); {} vectors are kept as they are and \
+                     compared as they are",
+                    encoding.name()
+                )));
+            }
+            Some(Encoding::Short(short)) => short.check_dim(dim)?,
+            Some(Encoding::Float32 | Encoding::Float16 | Encoding::BFloat16) => {}
+            Some(other) => {
+                return Err(Error::NotImplemented(format!(
+                    "rerank can be float32, float16, bfloat16 or a short encoding, got {}",
+                    other.name()
+                )));
+            }
+        }
+        if self.is_listed() && !metric.is_listable() {
             return Err(Error::NotImplemented(format!(
-                "a scalar8 shadow is no shorter than {} vectors; it goes with float32, float16 and bfloat16",
-                encoding.name()
+                "{} with the metric {}; the metrics euclidean, sqeuclidean, cosine, angular and inner_product go with it",
+                if encoding.is_raw() { "Lists".into() } else { format!("encoding {}", encoding.name()) },
+                metric.name()
+            )));
+        }
+        if let Structure::Lists { n_lists, spill } = structure {
+            if n_lists > MAX_LISTS {
+                return Err(Error::argument(format!("n_lists must be at most {MAX_LISTS}, got {n_lists}")));
+            }
+            if spill > 100 {
+                return Err(Error::argument(format!(
+                    "spill must be from 0 to 100 in a hundred, got {spill}"
+                )));
+            }
+        }
+        if shadow && (encoding.is_short() || structure != Structure::Exact) {
+            return Err(Error::NotImplemented(format!(
+                "a scalar8 shadow goes with Exact over float32, float16 and bfloat16 vectors, not with {} vectors{}",
+                encoding.name(),
+                if structure == Structure::Exact { "" } else { " in lists" }
             )));
         }
         if shadow && metric == Metric::Manhattan {
@@ -66,10 +145,63 @@ impl Spec {
         Ok(())
     }
 
+    /// Whether rows are looked for in lists: in one of all rows, if only their encoding asks for it.
+    pub fn is_listed(&self) -> bool {
+        self.structure != Structure::Exact || !self.encoding.is_raw()
+    }
+
+    /// What is kept of each row once there are lists.
+    pub(crate) fn kept_as(&self) -> KeptAs {
+        match (self.encoding, self.rerank) {
+            (Encoding::Short(_), None) => KeptAs::Place,
+            (Encoding::Short(_), Some(Encoding::Short(short))) => KeptAs::Code(short),
+            (Encoding::Short(_), Some(raw)) => KeptAs::Raw(raw),
+            (raw, _) => KeptAs::Raw(raw),
+        }
+    }
+
+    /// How many vectors there must be before lists are made without being asked for.
+    pub fn training_rows(&self) -> usize {
+        let lists = match self.structure {
+            Structure::Exact => 1,
+            Structure::Lists { n_lists: 0, .. } => 512,
+            Structure::Lists { n_lists, .. } => n_lists as usize,
+        };
+        (ROWS_PER_LIST * lists).max(FIRST_TRAINING)
+    }
+
+    /// The lists to make for `n` vectors.
+    pub(crate) fn plan(&self, n: usize) -> Plan {
+        let (n_lists, spill) = match self.structure {
+            Structure::Exact => (1, 0),
+            Structure::Lists { n_lists: 0, spill } => (lists_for(n), spill),
+            Structure::Lists { n_lists, spill } => (n_lists as usize, spill),
+        };
+        let codes = match self.encoding {
+            Encoding::UInt8 => Codes::UInt8,
+            Encoding::Int8 => Codes::Int8,
+            Encoding::Short(short) => Codes::Short(short),
+            // Vectors that are kept as they are have a shadow of 8 bits in the lists.
+            _ => Codes::Short(ShortEncoding::Scalar8),
+        };
+        let second = match self.kept_as() {
+            KeptAs::Code(short) => Some(short),
+            _ => None,
+        };
+        let spill = f32::from(spill) / 100.0;
+        Plan { metric: self.metric, codes, second, n_lists, spill, seed: self.seed }
+    }
+
     /// Elements of a stored vector.
     pub fn width(&self) -> usize {
         self.encoding.width(self.dim)
     }
+}
+
+/// How many lists suit `n` vectors.
+pub fn lists_for(n: usize) -> usize {
+    let lists = (2.5 * (n as f64).sqrt()) as usize;
+    lists.next_multiple_of(32).clamp(32, MAX_LISTS as usize).min(n.max(1))
 }
 
 /// Vectors that can be searched, added to and removed from.

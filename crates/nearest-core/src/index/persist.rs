@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::snapshot::{Snapshot, check_bits, check_numbers};
 use super::writer::ShadowView;
-use super::{Index, Spec};
+use super::{Index, KeptAs, Spec, Structure};
+use crate::coder::Coder;
 use crate::column::{CHUNK_ROWS, Column, Row};
 use crate::encoding::{Encoding, Kind, Vectors, each_kind};
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use crate::exact::{BLOCK_ROWS, Shadow, shadow_bytes};
 use crate::file::{Dtype, FileView, FileWriter, HasDtype, Section};
 use crate::files::{Files, replace_file};
 use crate::ids::{ARENA_CHUNK_BYTES, Ids, TextSlot, place_texts};
+use crate::lists::{BLOCK_PLACES, Block, Codec, Codes, Coding, List, Lists, Loss, Packer, Router, Second};
 use crate::live::RowSet;
 use crate::memory::{Bytes, Slots, SystemAllocator};
 use crate::metric::Metric;
@@ -28,10 +30,36 @@ const TEXT_PLACES: &str = "text_places";
 const TEXTS: &str = "texts";
 const SHADOW: &str = "shadow";
 const SHADOW_CENTRE: &str = "shadow_centre";
-const KNOWN: [&str; 7] = [SPEC, VECTORS, IDS, TEXT_PLACES, TEXTS, SHADOW, SHADOW_CENTRE];
+const CALIBRATION: &str = "calibration";
+const LISTS: &str = "lists";
+const LISTS_CENTRE: &str = "lists_centre";
+const LISTS_CENTROIDS: &str = "lists_centroids";
+const LISTS_CODER: &str = "lists_coder";
+const LISTS_SECOND: &str = "lists_second";
+const LISTS_BLOCKS: &str = "lists_blocks";
+const LISTS_ROWS: &str = "lists_rows";
+const KNOWN: [&str; 15] = [
+    SPEC,
+    VECTORS,
+    IDS,
+    TEXT_PLACES,
+    TEXTS,
+    SHADOW,
+    SHADOW_CENTRE,
+    CALIBRATION,
+    LISTS,
+    LISTS_CENTRE,
+    LISTS_CENTROIDS,
+    LISTS_CODER,
+    LISTS_SECOND,
+    LISTS_BLOCKS,
+    LISTS_ROWS,
+];
 
 /// Numbers of the section `spec`.
 const N_SPEC: usize = 8;
+/// Numbers of the section `lists`.
+const N_LISTS: usize = 8;
 
 /// What the section `spec` says.
 #[derive(Clone, Copy, Debug)]
@@ -44,31 +72,39 @@ pub struct IndexSpec {
 
 impl IndexSpec {
     fn to_numbers(self) -> [u64; N_SPEC] {
-        let Spec { dim, metric, encoding, shadow, seed } = self.spec;
-        // The fourth number is the structure: 0, exact.
+        let Spec { dim, metric, encoding, rerank, structure, shadow, seed } = self.spec;
+        let structure = match structure {
+            Structure::Exact => 0,
+            Structure::Lists { n_lists, spill } => 1 | u64::from(spill) << 16 | u64::from(n_lists) << 32,
+        };
         [
             dim as u64,
             metric as u64,
-            encoding as u64,
-            0,
+            encoding.number(),
+            structure,
             if shadow { 8 } else { 0 },
             seed,
             self.next_id as u64,
-            0,
+            // One more, since 0 stands for none.
+            rerank.map_or(0, |rerank| rerank.number() + 1),
         ]
     }
 
     fn from_numbers(numbers: &[u64]) -> Result<Self> {
-        let &[dim, metric, encoding, structure, shadow, seed, next_id, 0] = numbers else {
-            return Err(Error::format(format!(
-                "section 'spec' must hold 8 numbers, the last 0, got {numbers:?}"
-            )));
+        let &[dim, metric, encoding, structure, shadow, seed, next_id, rerank] = numbers else {
+            return Err(Error::format(format!("section 'spec' must hold 8 numbers, got {numbers:?}")));
         };
         let wrong =
             |what: &str, got: u64| Error::format(format!("section 'spec' names no known {what}: {got}"));
-        if structure != 0 {
-            return Err(wrong("structure", structure));
-        }
+        let structure = match (structure & 0xffff, structure >> 16 & 0xffff, structure >> 32) {
+            (0, 0, 0) => Structure::Exact,
+            (1, spill @ 0..=100, n_lists) => Structure::Lists { n_lists: n_lists as u32, spill: spill as u8 },
+            _ => return Err(wrong("structure", structure)),
+        };
+        let rerank = match rerank.checked_sub(1) {
+            None => None,
+            Some(number) => Some(Encoding::from_number(number).ok_or_else(|| wrong("rerank", rerank))?),
+        };
         let spec = Spec {
             dim: usize::try_from(dim).map_err(|_| wrong("dim", dim))?,
             metric: u8::try_from(metric)
@@ -76,6 +112,8 @@ impl IndexSpec {
                 .and_then(Metric::from_number)
                 .ok_or_else(|| wrong("metric", metric))?,
             encoding: Encoding::from_number(encoding).ok_or_else(|| wrong("encoding", encoding))?,
+            rerank,
+            structure,
             shadow: match shadow {
                 0 => false,
                 8 => true,
@@ -141,7 +179,75 @@ impl Snapshot {
             let shadow = Shadow::new(centre.to_vec(), self.spec.metric);
             each_kind!(&self.vectors, Vectors, column => self.write_shadow(&mut file, column, &shadow))?;
         }
+        if let Some(lists) = &self.lists {
+            self.write_lists(&mut file, lists)?;
+        }
+        if let Some(calibration) = &self.calibration {
+            file.section(CALIBRATION, Dtype::Utf8, &[calibration.len() as u64], |out| {
+                out.write_all(calibration.as_bytes())
+            })?;
+        }
         file.finish()?;
+        Ok(())
+    }
+
+    /// Writes lists with the row numbers of the file, in which live rows lie side by side, and without dead rows.
+    fn write_lists(&self, file: &mut FileWriter<&mut dyn Write>, lists: &Lists) -> Result<()> {
+        let (dim, coding) = (self.spec.dim as u64, &lists.coding);
+        let loss = coding.loss();
+        let numbers = [
+            lists.n_lists() as u64,
+            u64::from(lists.spill_gap.to_bits()),
+            u64::from(loss.error.to_bits()),
+            u64::from(loss.spread.to_bits()),
+            lists.distance.to_bits(),
+            lists.added.0,
+            lists.added.1.to_bits(),
+            0,
+        ];
+        file.array(LISTS, &[N_LISTS as u64], &numbers)?;
+        file.mark_required();
+        file.array(LISTS_CENTRE, &[dim], coding.frame().centre())?;
+        file.mark_required();
+        file.array(LISTS_CENTROIDS, &[lists.n_lists() as u64, dim], lists.router.centroids())?;
+        file.mark_required();
+        if let Codec::Short(coder) = coding.codec() {
+            let state = coder.state();
+            file.array(LISTS_CODER, &[state.len() as u64], &state)?;
+            file.mark_required();
+        }
+        if let Some(second) = &lists.second {
+            let state = second.coder.state();
+            file.array(LISTS_SECOND, &[state.len() as u64], &state)?;
+            file.mark_required();
+        }
+        // Numbers of rows in the file.
+        let all = self.live.len() == self.vectors.n_rows();
+        let numbers = if all { Vec::new() } else { self.live.ranks() };
+        let number = |row: Row| {
+            if all { Some(row) } else { numbers.get(row as usize).copied().filter(|&n| n != Row::MAX) }
+        };
+        let n_live = |list: &List| list.rows().filter(|&row| number(row).is_some()).count();
+        let mut blocks: Vec<u32> = Vec::new();
+        let mut n_bytes = 0;
+        for (i, list) in lists.lists.iter().enumerate() {
+            let n = n_live(list);
+            for start in (0..n).step_by(BLOCK_PLACES) {
+                let n_rows = BLOCK_PLACES.min(n - start);
+                blocks.extend([i as u32, n_rows as u32]);
+                n_bytes += Block::size(n_rows, coding.panel_bytes());
+            }
+        }
+        file.array(LISTS_BLOCKS, &[blocks.len() as u64 / 2, 2], &blocks)?;
+        file.mark_required();
+        file.section(LISTS_ROWS, Dtype::U8, &[n_bytes as u64], |out| {
+            let mut packer = Packer::default();
+            for list in lists.lists.iter() {
+                packer.write(coding, list, &number, &mut |bytes| out.write_all(bytes))?;
+            }
+            Ok(())
+        })?;
+        file.mark_required();
         Ok(())
     }
 
@@ -205,9 +311,19 @@ impl Snapshot {
     fn read(view: &FileView) -> Result<Self> {
         view.refuse_unknown(|name| KNOWN.contains(&name))?;
         let IndexSpec { spec, next_id } = describe_spec(view)?;
-        let width = Some(spec.width() as u64);
+        let mut lists = read_lists(view, &spec)?;
+        // Before there are lists, vectors wait as they came.
+        let kept_as = if lists.is_some() { spec.kept_as() } else { KeptAs::Raw(spec.encoding) };
+        let (stored, width) = match (kept_as, &lists) {
+            (KeptAs::Raw(Encoding::Short(_)), _) => (Encoding::Float32, spec.dim),
+            (KeptAs::Raw(encoding), _) => (encoding, encoding.width(spec.dim)),
+            (_, Some(lists)) => (Encoding::UInt8, lists.kept_bytes()),
+            (_, None) => unreachable!("codes are kept where there are lists"),
+        };
+        let width = Some(width as u64);
         let read = |dtype| view.require(VECTORS, dtype, &[None, width]);
-        let (vectors, n) = match spec.encoding {
+        let (vectors, n) = match stored {
+            Encoding::Short(_) => unreachable!("short codes are bytes"),
             Encoding::Float32 => columns(view, read(Dtype::F32)?).map(|(c, n)| (Vectors::Float32(c), n)),
             Encoding::Float16 => columns(view, read(Dtype::F16)?).map(|(c, n)| (Vectors::Float16(c), n)),
             Encoding::BFloat16 => columns(view, read(Dtype::Bf16)?).map(|(c, n)| (Vectors::BFloat16(c), n)),
@@ -259,8 +375,97 @@ impl Snapshot {
             }
         };
         let kernels = Kernels::best();
-        Ok(Self { spec, vectors, live: RowSet::first(n), ids, shadow, next_id, kernels })
+        if let Some(lists) = &mut lists {
+            lists.n_rows = n;
+        }
+        let calibration = match view.section(CALIBRATION) {
+            None => None,
+            Some(section) => {
+                let section = view.require(section.name(), Dtype::Utf8, &[None])?;
+                let text = std::str::from_utf8(view.bytes_of(section));
+                Some(text.map_err(|_| Error::format("section 'calibration' is not UTF-8"))?.into())
+            }
+        };
+        Ok(Self { spec, vectors, live: RowSet::first(n), ids, shadow, lists, calibration, next_id, kernels })
     }
+}
+
+/// The lists of a file; nothing if they are still to be made.
+fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
+    if view.section(LISTS).is_none() {
+        return Ok(None);
+    }
+    if !spec.is_listed() {
+        return Err(Error::format("there are lists (section 'lists') of an index that looks at everything"));
+    }
+    let kernels = Kernels::best();
+    let dim = Some(spec.dim as u64);
+    let numbers = view.array::<u64>(view.require(LISTS, Dtype::U64, &[Some(N_LISTS as u64)])?)?;
+    let &[n_lists, spill_gap, error, spread, distance, n_added, added, 0] = numbers else {
+        return Err(Error::format(format!(
+            "section 'lists' must hold 8 numbers, the last 0, got {numbers:?}"
+        )));
+    };
+    let single = |bits: u64| f32::from_bits(bits as u32);
+    let loss = Loss { error: single(error), spread: single(spread) };
+    if !(loss.error >= 0.0 && loss.spread >= 0.0 && loss.error.is_finite() && loss.spread.is_finite()) {
+        return Err(Error::format("section 'lists': what coding loses must be finite numbers"));
+    }
+    let centre = view.array::<f32>(view.require(LISTS_CENTRE, Dtype::F32, &[dim])?)?.to_vec();
+    let centroids = view.array::<f32>(view.require(LISTS_CENTROIDS, Dtype::F32, &[Some(n_lists), dim])?)?;
+    if n_lists == 0 || n_lists > u64::from(super::MAX_LISTS) {
+        return Err(Error::format(format!(
+            "section 'lists': there must be 1 to {} lists, got {n_lists}",
+            super::MAX_LISTS
+        )));
+    }
+    if !kernels.all_finite(&centre) || !kernels.all_finite(centroids) {
+        return Err(Error::format("centre and centroids of lists must be finite numbers"));
+    }
+    let plan = spec.plan(0);
+    let coder_of = |name: &str, encoding| {
+        let section = view.require(name, Dtype::U8, &[None])?;
+        Coder::from_state(encoding, spec.dim, view.bytes_of(section))
+    };
+    let codec = match plan.codes {
+        Codes::UInt8 => Codec::UInt8,
+        Codes::Int8 => Codec::Int8,
+        Codes::Short(encoding) => Codec::Short(coder_of(LISTS_CODER, encoding)?),
+    };
+    let second = plan.second.map(|encoding| coder_of(LISTS_SECOND, encoding)).transpose()?.map(Second::new);
+    let frame = plan.frame(kernels, centre)?;
+    let router = Router::new(kernels, spec.metric, spec.dim, centroids.to_vec());
+    let coding = Coding::new(frame, codec, loss);
+    let panel_bytes = coding.panel_bytes();
+    let mut lists = Lists::new(router, coding, second, single(spill_gap), f64::from_bits(distance));
+    lists.added = (n_added, f64::from_bits(added));
+    let blocks = view.array::<u32>(view.require(LISTS_BLOCKS, Dtype::U32, &[None, Some(2)])?)?;
+    let rows = view.require(LISTS_ROWS, Dtype::U8, &[None])?;
+    let n_bytes = rows.n_bytes() as usize;
+    let store = view.slots::<u8>(rows, 0, n_bytes)?;
+    let mut filled: Vec<List> = vec![List::default(); lists.n_lists()];
+    let (mut start, mut last) = (0, 0);
+    for &[list, n_rows] in blocks.as_chunks::<2>().0 {
+        let wrong = || {
+            Error::format(format!(
+                "section 'lists_blocks': a block of {n_rows} rows of list {list} cannot be"
+            ))
+        };
+        let block = Block::at(&store, start, n_rows as usize, panel_bytes).ok_or_else(wrong)?;
+        start += block.bytes().len();
+        if list < last {
+            return Err(wrong());
+        }
+        last = list;
+        filled.get_mut(list as usize).ok_or_else(wrong)?.blocks.push(block);
+    }
+    if start != n_bytes {
+        return Err(Error::format(format!(
+            "section 'lists_rows' holds {n_bytes} bytes, of which blocks take {start}"
+        )));
+    }
+    lists.lists = Arc::new(filled.into_iter().map(Arc::new).collect());
+    Ok(Some(lists))
 }
 
 /// Checks what checksums cannot: that a file of kind `index` holds vectors with values and ids that differ.

@@ -1,15 +1,18 @@
 //! One version of an index: everything that reads.
 
-use nearest_kernels::Kernels;
+use std::sync::Arc;
 
-use super::Spec;
+use nearest_kernels::{Element, Kernels};
+
 use super::writer::ShadowView;
+use super::{KeptAs, Spec};
 use crate::candidates::Candidate;
 use crate::column::{CHUNK_ROWS, Column, Row};
 use crate::encoding::{Encoding, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact::{self, Bits, Comparer, Numbers, Part, Scope};
 use crate::ids::{Id, IdList, Ids};
+use crate::lists::Lists;
 use crate::live::RowSet;
 use crate::stored::Stored;
 use crate::work::Work;
@@ -22,6 +25,10 @@ pub struct Snapshot {
     pub(super) live: RowSet,
     pub(super) ids: Ids,
     pub(super) shadow: Option<ShadowView>,
+    /// Nothing until there were vectors enough to make them from.
+    pub(super) lists: Option<Lists>,
+    /// What was measured of it, as text.
+    pub(super) calibration: Option<Arc<str>>,
     pub(super) next_id: i64,
     pub(super) kernels: &'static Kernels,
 }
@@ -33,6 +40,15 @@ pub enum Queries<'a> {
     Numbers(&'a [f32]),
     /// n × ⌈dim / 8⌉ bytes of packed bits.
     Bits(&'a [u8]),
+}
+
+/// How hard an approximate search tries; a default where nothing is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Knobs {
+    /// Lists looked at.
+    pub effort: Option<usize>,
+    /// Estimates compared again.
+    pub rerank_k: Option<usize>,
 }
 
 /// Which rows a search may return.
@@ -61,6 +77,21 @@ pub struct Stats {
     pub ids_bytes: usize,
     pub shadow_bytes: usize,
     pub n_shadowed: usize,
+    /// What the lists hold, once there are lists.
+    pub lists: Option<ListsStats>,
+}
+
+/// What lists hold.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct ListsStats {
+    pub n_lists: usize,
+    pub n_entries: usize,
+    pub largest_list: usize,
+    pub lists_bytes: usize,
+    /// How much farther from their centroids the vectors added since are than those that these were made from, as a factor
+    /// of squared distances; 1 where none was added.
+    pub drift: f64,
 }
 
 impl Snapshot {
@@ -71,6 +102,8 @@ impl Snapshot {
             live: RowSet::default(),
             ids: Ids::None,
             shadow: spec.shadow.then(ShadowView::default),
+            lists: None,
+            calibration: None,
             next_id: 0,
             kernels: Kernels::best(),
         }
@@ -135,8 +168,18 @@ impl Snapshot {
         )))
     }
 
-    /// Calls `take` with the stored values of each row, in the order of `rows`.
-    pub fn values_of(&self, rows: &[Row], mut take: impl FnMut(Values<'_>)) {
+    /// Calls `take` with the values of each row, in the order of `rows`: as they were stored, or, where only codes are kept,
+    /// the vectors these stand for (normalised where only directions count).
+    pub fn values_of(&self, rows: &[Row], mut take: impl FnMut(Values<'_>)) -> Result<()> {
+        if let Some(lists) = self.lists.as_ref().filter(|_| !matches!(self.spec.kept_as(), KeptAs::Raw(_))) {
+            let mut values = Vec::with_capacity(self.spec.dim);
+            for &row in rows {
+                values.clear();
+                self.decoded(lists, row, &mut values)?;
+                take(Values::Float32(&values));
+            }
+            return Ok(());
+        }
         for &row in rows {
             match &self.vectors {
                 Vectors::Float32(column) => take(Values::Float32(column.row(row))),
@@ -146,6 +189,25 @@ impl Snapshot {
                 Vectors::UInt8(column) => take(Values::UInt8(column.row(row))),
             }
         }
+        Ok(())
+    }
+
+    /// In which encoding [`Snapshot::values_of`] gives vectors; float32 where only codes are kept.
+    pub fn values_encoding(&self) -> Encoding {
+        match self.spec.kept_as() {
+            KeptAs::Raw(encoding) if self.lists.is_some() || self.spec.encoding.is_raw() => encoding,
+            _ => Encoding::Float32,
+        }
+    }
+
+    /// What was measured of this index, as the text that [`Index::set_calibration`](super::Index::set_calibration) was given.
+    pub fn calibration(&self) -> Option<&str> {
+        self.calibration.as_deref()
+    }
+
+    /// Whether its lists were made.
+    pub fn is_trained(&self) -> bool {
+        self.lists.is_some()
     }
 
     /// The `k` nearest to each query.
@@ -154,9 +216,10 @@ impl Snapshot {
         queries: Queries<'_>,
         k: usize,
         allowed: Option<Allowed<'_>>,
+        knobs: Knobs,
         work: &Work<'_>,
     ) -> Result<Neighbors> {
-        self.run(queries, allowed, None, Goal::Nearest(k), work)
+        self.run(queries, allowed, None, Goal::Nearest(k), knobs, work)
     }
 
     /// All vectors at a distance of at most `radius` from each query.
@@ -165,12 +228,13 @@ impl Snapshot {
         queries: Queries<'_>,
         radius: f32,
         allowed: Option<Allowed<'_>>,
+        knobs: Knobs,
         work: &Work<'_>,
     ) -> Result<Neighbors> {
         if radius.is_nan() {
             return Err(Error::argument("radius must be a number, got NaN"));
         }
-        self.run(queries, allowed, None, Goal::Within(radius), work)
+        self.run(queries, allowed, None, Goal::Within(radius), knobs, work)
     }
 
     /// The `k` nearest others of stored vectors.
@@ -179,17 +243,20 @@ impl Snapshot {
         ids: &IdList,
         k: usize,
         allowed: Option<Allowed<'_>>,
+        knobs: Knobs,
         work: &Work<'_>,
     ) -> Result<Neighbors> {
         let rows = self.rows_of(ids)?;
         let goal = Goal::Nearest(k);
         if let (Encoding::Binary, Vectors::UInt8(column)) = (self.spec.encoding, &self.vectors) {
             let bits: Vec<u8> = rows.iter().flat_map(|&row| column.row(row).iter().copied()).collect();
-            return self.run(Queries::Bits(&bits), allowed, Some(&rows), goal, work);
+            return self.run(Queries::Bits(&bits), allowed, Some(&rows), goal, knobs, work);
         }
         let mut values = Vec::with_capacity(rows.len() * self.spec.dim);
-        rows.iter().for_each(|&row| self.vectors.extend_f32(row, &mut values));
-        self.run(Queries::Numbers(&values), allowed, Some(&rows), goal, work)
+        self.values_of(&rows, |row| {
+            each_kind!(row, Values, row => values.extend(row.iter().map(|value| value.to_f32())));
+        })?;
+        self.run(Queries::Numbers(&values), allowed, Some(&rows), goal, knobs, work)
     }
 
     fn run(
@@ -198,12 +265,19 @@ impl Snapshot {
         allowed: Option<Allowed<'_>>,
         exclude: Option<&[Row]>,
         goal: Goal,
+        knobs: Knobs,
         work: &Work<'_>,
     ) -> Result<Neighbors> {
         self.check_queries(queries)?;
         let rows = allowed.map(|allowed| self.rows_allowed(allowed)).transpose()?;
         let selected = rows.as_ref().unwrap_or(&self.live);
         let metric = self.spec.metric;
+        if let (Some(lists), Queries::Numbers(values)) = (&self.lists, queries)
+            && !self.prefers_exact(lists, selected, knobs)
+        {
+            let found = self.search_lists(lists, values, selected, exclude, goal, knobs, work)?;
+            return Ok(Neighbors { found });
+        }
         let found = match (queries, &self.vectors) {
             (Queries::Bits(bits), Vectors::UInt8(column)) => {
                 let comparer = Bits::new(self.kernels, metric, self.spec.width(), bits);
@@ -300,12 +374,19 @@ impl Snapshot {
             ids_bytes: self.ids.memory_bytes(),
             shadow_bytes: shadow.map_or(0, ShadowView::memory_bytes),
             n_shadowed: shadow.map_or(0, |shadow| shadow.n_rows(self.spec.dim)),
+            lists: self.lists.as_ref().map(|lists| ListsStats {
+                n_lists: lists.n_lists(),
+                n_entries: lists.n_entries(),
+                largest_list: lists.lists.iter().map(|list| list.n_rows()).max().unwrap_or(0),
+                lists_bytes: lists.memory_bytes(),
+                drift: lists.drift(),
+            }),
         }
     }
 }
 
 #[derive(Clone, Copy)]
-enum Goal {
+pub(super) enum Goal {
     Nearest(usize),
     Within(f32),
 }

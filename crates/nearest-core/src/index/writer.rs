@@ -11,15 +11,16 @@ use std::time::Duration;
 use nearest_kernels::Kernels;
 
 use super::snapshot::{check_bits, check_numbers};
-use super::{Index, Snapshot, Spec, WriterPlace};
+use super::{Index, KeptAs, Snapshot, Spec, WriterPlace, listed};
 use crate::column::{CHUNK_ROWS, Column, ColumnWriter, Row};
 use crate::encoding::{Encoding, Kind, Values, Vectors, VectorsWriter, each_kind};
 use crate::error::{Error, Result};
 use crate::exact::{BLOCK_ROWS, Shadow, shadow_bytes};
 use crate::ids::{IdList, IdsWriter};
+use crate::lists::{Coded, Lists};
 use crate::live::RowSet;
 use crate::memory::{Allocator, SlotWriter, Slots};
-use crate::work::Caller;
+use crate::work::{Caller, Work};
 
 /// Dead rows from which a chunk may be compacted.
 const COMPACT_ROWS: usize = 1024;
@@ -167,6 +168,7 @@ impl Writer {
         &mut self,
         before: &Snapshot,
         live: RowSet,
+        lists: Option<Lists>,
         new: &[Range<Row>],
         ids: &IdList,
         free: &[usize],
@@ -180,11 +182,11 @@ impl Writer {
         };
         let ids = self.ids.publish(&live, new, ids, free);
         let next_id = self.ids.next_id();
-        Ok(Snapshot { vectors, live, ids, shadow, next_id, ..before.clone() })
+        Ok(Snapshot { vectors, live, ids, shadow, lists, next_id, ..before.clone() })
     }
 
     /// Moves live rows out of chunks that are mostly dead; nothing if there are none.
-    fn compact(&mut self, before: &Snapshot) -> Result<Option<Snapshot>> {
+    fn compact(&mut self, before: &Snapshot, work: &Work<'_>) -> Result<Option<Snapshot>> {
         if before.vectors.n_rows() - before.live.len() < COMPACT_ROWS {
             return Ok(None);
         }
@@ -220,7 +222,62 @@ impl Writer {
         let mut live = before.live.clone();
         dead.iter().for_each(|&chunk| live.clear_chunk(chunk));
         live.insert(ranges.iter().cloned().flatten());
-        self.publish(before, live, &ranges, &ids, &dead).map(Some)
+        let lists = before.lists.as_ref().map(|lists| {
+            let moved: Vec<Row> = ranges.iter().cloned().flatten().collect();
+            let number = |row: Row| {
+                if dead.contains(&(row as usize / CHUNK_ROWS)) {
+                    // `rows` are ascending, chunk by chunk.
+                    rows.binary_search(&row).ok().map(|at| moved[at])
+                } else {
+                    Some(row)
+                }
+            };
+            lists.renumbered(number, &self.allocator, work)
+        });
+        self.publish(before, live, lists.transpose()?, &ranges, &ids, &dead).map(Some)
+    }
+}
+
+impl Writer {
+    /// Stages vectors whose places are in lists: what is kept of them beside, and their entries.
+    fn stage_coded(
+        &mut self,
+        lists: &Lists,
+        values: Values<'_>,
+        spec: &Spec,
+        first: usize,
+        zeros: Zeros,
+        work: &Work<'_>,
+    ) -> Result<(Coded, Vec<Range<Row>>)> {
+        let kernels = Kernels::best();
+        let kept_as = spec.kept_as();
+        let mut coded = None;
+        let ranges = if let KeptAs::Raw(_) = kept_as {
+            each_kind!(&mut self.vectors, VectorsWriter, column => {
+                stage_values(column, values, spec, first, zeros, kernels)
+            })?
+        } else {
+            let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
+            each_kind!(values, Values, values => {
+                check_numbers(kernels, "vectors", values, spec.dim, first, metric)?;
+            });
+            let done = listed::code(lists, values, kept_as, work)?;
+            let VectorsWriter::UInt8(column) = &mut self.vectors else { unreachable!("codes are bytes") };
+            let width = lists.kept_bytes();
+            let ranges = column.stage(done.kept.len() / width, |part, out| {
+                out.copy_from_slice(&done.kept[part.start * width..part.end * width]);
+            })?;
+            coded = Some(done);
+            ranges
+        };
+        let mut coded = match coded {
+            Some(coded) => coded,
+            None => listed::code(lists, values, kept_as, work)?,
+        };
+        coded.kept.clear();
+        let rows: Vec<Row> = ranges.iter().cloned().flatten().collect();
+        coded.entries.terms.iter_mut().for_each(|term| term.row = rows[term.row as usize]);
+        Ok((coded, ranges))
     }
 }
 
@@ -240,6 +297,36 @@ impl Index {
                 "this index is a memory map and cannot be changed; open it with memory_map=False to change it".into(),
             ));
         }
+        Ok(())
+    }
+
+    /// Makes the lists of an index from vectors like those it has or will have, before there are enough of them or instead
+    /// of from them; `n` is how many it is to hold.
+    pub fn train(self: &Arc<Self>, n: usize, sample: Values<'_>, work: &Work<'_>) -> Result<()> {
+        if !self.spec.is_listed() {
+            return Err(Error::argument("an index that looks at all its vectors has nothing to train"));
+        }
+        let mut stage = self.stage(Zeros::Accept, work.caller())?;
+        let before = self.snapshot();
+        if before.lists.is_some() {
+            return Err(Error::argument("the lists of this index were made already"));
+        }
+        each_kind!(sample, Values, sample => {
+            check_numbers(self.kernels, "vectors", sample, self.spec.dim, 0, crate::metric::Metric::Euclidean)?;
+        });
+        let lists = listed::train(&self.spec, n, sample, work)?;
+        // The writer holds vectors of another kind: it is made anew.
+        stage.is_whole = false;
+        let after = Snapshot::clone(&before).listed(Some(lists), &self.allocator, work)?;
+        self.current.store(Arc::new(after));
+        Ok(())
+    }
+
+    /// Keeps what was measured of this index, as text; an empty one forgets it.
+    pub fn set_calibration(self: &Arc<Self>, text: &str, caller: &dyn Caller) -> Result<()> {
+        let _stage = self.stage(Zeros::Accept, caller)?;
+        let calibration = (!text.is_empty()).then(|| text.into());
+        self.current.store(Arc::new(Snapshot { calibration, ..Snapshot::clone(&self.snapshot()) }));
         Ok(())
     }
 
@@ -290,23 +377,24 @@ impl Index {
             zeros,
             ranges: Vec::new(),
             ids: None,
+            coded: Coded::default(),
             n_staged: 0,
             is_whole: true,
         })
     }
 
     /// Removes the vectors of those ids that are there, at once; returns how many.
-    pub fn remove(self: &Arc<Self>, ids: &IdList, caller: &dyn Caller) -> Result<usize> {
+    pub fn remove(self: &Arc<Self>, ids: &IdList, work: &Work<'_>) -> Result<usize> {
         ids.check()?;
         // Taking the writer makes the snapshot the last one until it is given back.
-        let stage = self.stage(Zeros::Accept, caller)?;
+        let stage = self.stage(Zeros::Accept, work.caller())?;
         let before = self.snapshot();
         before.ids.check_kind(ids)?;
         let rows: Vec<Row> = ids.iter().filter_map(|id| before.ids.find(id, &before.live)).collect();
         let mut live = before.live.clone();
         let n = live.remove(rows);
         if n > 0 {
-            stage.publish(&before, live, &[], &IdList::Int(Vec::new()))?;
+            stage.publish(&before, live, &[], &IdList::Int(Vec::new()), work)?;
         }
         Ok(n)
     }
@@ -320,6 +408,8 @@ pub struct Stage {
     zeros: Zeros,
     ranges: Vec<Range<Row>>,
     ids: Option<IdList>,
+    /// Rows on their way into lists.
+    coded: Coded,
     n_staged: usize,
     /// Whether the writer can be used again as it is.
     is_whole: bool,
@@ -327,7 +417,7 @@ pub struct Stage {
 
 impl Stage {
     /// Stages vectors (row-major, `float32` or the encoding's own type) with their ids; ids for all blocks or none.
-    pub fn append(&mut self, values: Values<'_>, ids: Option<IdList>) -> Result<()> {
+    pub fn append(&mut self, values: Values<'_>, ids: Option<IdList>, work: &Work<'_>) -> Result<()> {
         let spec = *self.index.spec();
         let width = spec.width();
         if !values.len().is_multiple_of(width) {
@@ -368,16 +458,24 @@ impl Stage {
         }
         let (first, zeros, kernels) = (self.n_staged, self.zeros, self.index.kernels);
         let writer = self.writer.as_mut().expect("a stage has the writer");
-        let ranges = each_kind!(&mut writer.vectors, VectorsWriter, column => {
-            stage_values(column, values, &spec, first, zeros, kernels)
-        })?;
+        let snapshot = self.index.snapshot();
+        let ranges = match &snapshot.lists {
+            None => each_kind!(&mut writer.vectors, VectorsWriter, column => {
+                stage_values(column, values, &spec, first, zeros, kernels)
+            })?,
+            Some(lists) => {
+                let (coded, ranges) = writer.stage_coded(lists, values, &spec, first, zeros, work)?;
+                self.coded.append(coded);
+                ranges
+            }
+        };
         self.ranges.extend(ranges);
         self.n_staged += n;
         Ok(())
     }
 
     /// Publishes all that was staged, at once; with `replace`, vectors that had these ids go in the same instant.
-    pub fn commit(mut self, replace: bool) -> Result<IdList> {
+    pub fn commit(mut self, replace: bool, work: &Work<'_>) -> Result<IdList> {
         let before = self.index.snapshot();
         let writer = self.writer.as_mut().expect("a stage has the writer");
         let automatic = self.ids.is_none();
@@ -418,20 +516,39 @@ impl Stage {
         }
         live.insert(self.ranges.iter().cloned().flatten());
         let ranges = std::mem::take(&mut self.ranges);
-        self.publish(&before, live, &ranges, &ids)?;
+        self.publish(&before, live, &ranges, &ids, work)?;
         Ok(ids)
     }
 
     /// Publishes, compacts what is mostly dead, and gives the writer back; on an error nothing has changed.
-    fn publish(mut self, before: &Snapshot, live: RowSet, new: &[Range<Row>], ids: &IdList) -> Result<()> {
+    fn publish(
+        mut self,
+        before: &Snapshot,
+        live: RowSet,
+        new: &[Range<Row>],
+        ids: &IdList,
+        work: &Work<'_>,
+    ) -> Result<()> {
+        let n_new = new.iter().map(ExactSizeIterator::len).sum();
+        let lists = before.lists.as_ref();
+        let lists = lists
+            .map(|lists| lists.with(&self.coded, n_new, &live, &self.index.allocator, work))
+            .transpose()?;
         let writer = self.writer.as_mut().expect("a stage has the writer");
         // Until this is through, a failure (or a panic) leaves the writer half-changed.
         self.is_whole = false;
         writer.ids.stage(before.vectors.n_rows(), ids, new)?;
-        let after = Arc::new(writer.publish(before, live, new, ids, &[])?);
+        let after = writer.publish(before, live, lists, new, ids, &[])?;
+        if after.spec.is_listed() && after.lists.is_none() && after.len() >= after.spec.training_rows() {
+            // The writer holds vectors of another kind than the lists do: it is left to be made anew.
+            let listed = after.listed(None, &self.index.allocator, work)?;
+            self.index.current.store(Arc::new(listed));
+            return Ok(());
+        }
+        let after = Arc::new(after);
         self.index.current.store(after.clone());
         // Room that cannot be made now can be made another time.
-        if let Ok(compacted) = writer.compact(&after) {
+        if let Ok(compacted) = writer.compact(&after, work) {
             if let Some(compacted) = compacted {
                 self.index.current.store(Arc::new(compacted));
             }

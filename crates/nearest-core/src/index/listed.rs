@@ -1,0 +1,364 @@
+//! Versions whose rows lie in lists: made from vectors that were kept as they came, searched, read back.
+
+use std::sync::Arc;
+
+use nearest_kernels::Kernels;
+
+use super::snapshot::{Goal, Knobs};
+use super::{KeptAs, Snapshot};
+use crate::candidates::{Candidate, sort};
+use crate::column::{Column, Row};
+use crate::encoding::{Kind, Values, Vectors, each_kind};
+use crate::error::{Error, Result};
+use crate::exact;
+use crate::kmeans::{Points, Read, Side};
+use crate::lists::{self, Coded, Estimate, Kept, ListSearch, Lists};
+use crate::live::RowSet;
+use crate::memory::Allocator;
+use crate::metric::Metric;
+use crate::random::Random;
+use crate::work::Work;
+
+/// Vectors that are coded between two looks at whether to go on, when lists are first filled.
+const FILL_ROWS: usize = 1 << 16;
+/// Vectors of a list that centroids and coders are trained on, at most.
+const TRAINING_ROWS_PER_LIST: usize = 64;
+/// Vectors that they are trained on at least, if there are so many.
+const LEAST_TRAINING_ROWS: usize = 16_384;
+
+/// Trains lists on `values`, row-major.
+pub(super) fn train(spec: &super::Spec, n: usize, values: Values<'_>, work: &Work<'_>) -> Result<Lists> {
+    let plan = spec.plan(n);
+    each_kind!(values, Values, values => {
+        let points = Side::new(values, spec.dim);
+        if points.is_empty() {
+            return Err(Error::argument("lists are trained on vectors, got none"));
+        }
+        let n_lists = plan.n_lists.min(points.len());
+        lists::train(&points, &lists::Plan { n_lists, ..plan }, work)
+    })
+}
+
+/// Codes vectors for lists.
+pub(super) fn code(lists: &Lists, values: Values<'_>, kept_as: KeptAs, work: &Work<'_>) -> Result<Coded> {
+    let keeps = !matches!(kept_as, KeptAs::Raw(_));
+    let dim = lists.coding.dim();
+    each_kind!(values, Values, values => lists.code(&Side::new(values, dim), keeps, work))
+}
+
+impl Snapshot {
+    /// This version with its rows in lists, which are trained on them unless they are given.
+    pub(super) fn listed(
+        self,
+        trained: Option<Lists>,
+        allocator: &Arc<dyn Allocator>,
+        work: &Work<'_>,
+    ) -> Result<Snapshot> {
+        assert!(self.lists.is_none() && self.spec.is_listed());
+        each_kind!(&self.vectors, Vectors, column => self.clone().listed_from(column, trained, allocator, work))
+    }
+
+    fn listed_from<T: Kind>(
+        self,
+        column: &Column<T>,
+        trained: Option<Lists>,
+        allocator: &Arc<dyn Allocator>,
+        work: &Work<'_>,
+    ) -> Result<Snapshot> {
+        let spec = self.spec;
+        let rows: Vec<Row> = self.live.iter().collect();
+        let dim = spec.dim;
+        let read = |rows: &[Row], out: &mut [f32]| {
+            for (&row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
+                out.iter_mut().zip(column.row(row)).for_each(|(out, x)| *out = x.to_f32());
+            }
+        };
+        let mut lists = match trained {
+            Some(lists) => lists,
+            None => {
+                let plan = spec.plan(rows.len());
+                let most = (plan.n_lists * TRAINING_ROWS_PER_LIST).max(LEAST_TRAINING_ROWS).min(rows.len());
+                let chosen = Random::new(spec.seed, 1).choose(most, rows.len());
+                let chosen: Vec<Row> = chosen.into_iter().map(|i| rows[i as usize]).collect();
+                let points =
+                    Read::new(chosen.len(), dim, |range: std::ops::Range<usize>, out: &mut [f32]| {
+                        read(&chosen[range], out);
+                    });
+                let n_lists = plan.n_lists.min(chosen.len());
+                lists::train(&points, &lists::Plan { n_lists, ..plan }, work)?
+            }
+        };
+        let kept_as = spec.kept_as();
+        let keeps = !matches!(kept_as, KeptAs::Raw(_));
+        let mut kept = Vec::new();
+        for part in rows.chunks(FILL_ROWS) {
+            let points = Read::new(part.len(), dim, |range: std::ops::Range<usize>, out: &mut [f32]| {
+                read(&part[range], out)
+            });
+            let mut coded = lists.code(&points, keeps, work)?;
+            coded.entries.terms.iter_mut().for_each(|term| term.row = part[term.row as usize]);
+            lists = lists.with(&coded, part.len(), &self.live, allocator, work)?;
+            kept.append(&mut coded.kept);
+        }
+        let vectors = match kept_as {
+            KeptAs::Raw(encoding) => same_kind(&self.vectors, encoding, allocator)?,
+            KeptAs::Code(_) | KeptAs::Place => {
+                let width = lists.kept_bytes();
+                let mut next = rows.iter().zip(kept.chunks_exact(width)).peekable();
+                Vectors::UInt8(column.alongside(width, allocator, |range, out: &mut [u8]| {
+                    while let Some((&row, bytes)) = next.next_if(|(row, _)| range.contains(row)) {
+                        out[(row - range.start) as usize * width..][..width].copy_from_slice(bytes);
+                    }
+                    Ok(())
+                })?)
+            }
+        };
+        Ok(Snapshot { vectors, lists: Some(lists), ..self })
+    }
+
+    /// Searches the lists.
+    pub(super) fn search_lists(
+        &self,
+        lists: &Lists,
+        queries: &[f32],
+        selected: &RowSet,
+        exclude: Option<&[Row]>,
+        goal: Goal,
+        knobs: Knobs,
+        work: &Work<'_>,
+    ) -> Result<Vec<Vec<Candidate>>> {
+        let n_queries = queries.len() / self.spec.dim;
+        let n_probe = knobs.effort.unwrap_or_else(|| default_effort(lists)).clamp(1, lists.n_lists());
+        let goal = match goal {
+            Goal::Nearest(k) => {
+                let k = k.min(selected.len());
+                let n_bytes = (n_queries as u64).checked_mul(k as u64).and_then(|n| n.checked_mul(16));
+                work.check_memory(n_bytes, &format!("{k} neighbors of {n_queries} queries"))?;
+                let pool =
+                    knobs.rerank_k.unwrap_or_else(|| default_pool(lists, self.spec.kept_as(), k)).max(k);
+                lists::Goal::Nearest { k, pool }
+            }
+            Goal::Within(radius) => lists::Goal::Within(radius),
+        };
+        let kept = KeptRows {
+            snapshot: self,
+            lists,
+            queries,
+            squared_norms: queries
+                .chunks_exact(self.spec.dim)
+                .map(|query| self.kernels.canonical_squared_norm(query))
+                .collect(),
+        };
+        let search = ListSearch {
+            kernels: self.kernels,
+            lists,
+            selected,
+            is_filtered: selected.len() < self.live.len(),
+            exclude,
+            kept: &kept,
+            n_probe,
+        };
+        search.run(queries, goal, work)
+    }
+
+    /// Whether looking at all selected vectors as they are kept answers a search at least as well as its lists.
+    pub(super) fn prefers_exact(&self, lists: &Lists, selected: &RowSet, knobs: Knobs) -> bool {
+        if !matches!(self.spec.kept_as(), KeptAs::Raw(_)) {
+            return false;
+        }
+        // With all its lists a search looks at everything anyway; rows that are few are found faster by their numbers.
+        knobs.effort.is_some_and(|effort| effort >= lists.n_lists()) || selected.len() <= self.live.len() / 64
+    }
+
+    /// The vector of a row as far as it is known, in the original coordinates, where only codes are kept.
+    pub(super) fn decoded(&self, lists: &Lists, row: Row, out: &mut Vec<f32>) -> Result<()> {
+        let start = out.len();
+        let dim = self.spec.dim;
+        let mut framed = vec![0.0; dim];
+        self.decode_framed(lists, row, None, &mut framed)?;
+        out.resize(start + dim, 0.0);
+        lists.coding.frame().invert(self.kernels, &framed, &mut out[start..]);
+        Ok(())
+    }
+
+    /// The same in the frame of the lists; `place` is where it was found.
+    fn decode_framed(
+        &self,
+        lists: &Lists,
+        row: Row,
+        place: Option<(u32, u32)>,
+        framed: &mut [f32],
+    ) -> Result<()> {
+        let Vectors::UInt8(column) = &self.vectors else { unreachable!("codes are bytes") };
+        match (&lists.second, place) {
+            (Some(second), _) => second.decode(column.row(row), framed),
+            (None, Some((list, place))) => lists.decode_at(list, place as usize, framed),
+            (None, None) => {
+                let list = u32::from_le_bytes(*column.row(row).first_chunk().expect("the number of a list"));
+                lists.find(list, row, framed).ok_or_else(|| {
+                    Error::format(format!("row {row} is not in list {list}, where it should be"))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lists looked at where nothing is said and nothing was measured.
+fn default_effort(lists: &Lists) -> usize {
+    (lists.n_lists() as f64).sqrt().ceil() as usize
+}
+
+/// Estimates that are compared again: the more the codes lose, the more of them.
+fn default_pool(lists: &Lists, kept_as: KeptAs, k: usize) -> usize {
+    if kept_as == KeptAs::Place {
+        return k;
+    }
+    let loss = lists.coding.loss();
+    let lost = f64::from(loss.error) / f64::from(loss.spread).max(1e-30);
+    (k as f64 * (1.0 + 20.0 * lost) + 4.0 + 40.0 * lost) as usize
+}
+
+/// Vectors of this kind in that of `encoding`.
+fn same_kind(
+    vectors: &Vectors,
+    encoding: crate::encoding::Encoding,
+    allocator: &Arc<dyn Allocator>,
+) -> Result<Vectors> {
+    use crate::encoding::Encoding;
+    fn converted<T: Kind, U: Kind>(column: &Column<T>, allocator: &Arc<dyn Allocator>) -> Result<Column<U>> {
+        let width = column.width();
+        column.alongside(width, allocator, |range, out: &mut [U]| {
+            for (row, out) in range.zip(out.chunks_exact_mut(width)) {
+                for (out, value) in out.iter_mut().zip(column.row(row)) {
+                    *out = U::from_f32(value.to_f32()).ok_or_else(|| {
+                        Error::argument(format!(
+                            "vectors must hold values of {}, got {}",
+                            U::NAME,
+                            value.to_f32()
+                        ))
+                    })?;
+                }
+            }
+            Ok(())
+        })
+    }
+    match (vectors, encoding) {
+        (Vectors::Float32(_), Encoding::Float32)
+        | (Vectors::Float16(_), Encoding::Float16)
+        | (Vectors::BFloat16(_), Encoding::BFloat16)
+        | (Vectors::Int8(_), Encoding::Int8)
+        | (Vectors::UInt8(_), Encoding::UInt8) => Ok(vectors.clone()),
+        (Vectors::Float32(column), Encoding::Float16) => converted(column, allocator).map(Vectors::Float16),
+        (Vectors::Float32(column), Encoding::BFloat16) => converted(column, allocator).map(Vectors::BFloat16),
+        _ => unreachable!("vectors that wait for lists are float32 or of the index's encoding"),
+    }
+}
+
+/// The vectors as they are kept beside the lists.
+struct KeptRows<'a> {
+    snapshot: &'a Snapshot,
+    lists: &'a Lists,
+    queries: &'a [f32],
+    squared_norms: Vec<f64>,
+}
+
+impl KeptRows<'_> {
+    fn kernels(&self) -> &'static Kernels {
+        self.snapshot.kernels
+    }
+
+    /// The distance from a query to a row that was found.
+    fn distance(&self, query: usize, framed: &[f32], estimate: &Estimate, scratch: &mut Scratch) -> f32 {
+        let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
+        if matches!(self.snapshot.spec.kept_as(), KeptAs::Raw(_)) {
+            let values = &self.queries[query * dim..][..dim];
+            return each_kind!(&self.snapshot.vectors, Vectors, column => {
+                exact::distance(self.kernels(), metric, values, self.squared_norms[query], column.row(estimate.row))
+            });
+        }
+        scratch.row.resize(dim, 0.0);
+        let place = Some((estimate.list, estimate.place));
+        let decoded = self.snapshot.decode_framed(self.lists, estimate.row, place, &mut scratch.row);
+        debug_assert!(decoded.is_ok(), "a row was found where it is");
+        // Distances do not change in the frame, but for its centre.
+        let centre = self.lists.coding.frame().turned_centre();
+        match metric {
+            Metric::InnerProduct => {
+                scratch.row.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
+                exact::distance(self.kernels(), metric, framed, 0.0, &scratch.row)
+            }
+            Metric::Cosine | Metric::Angular => {
+                scratch.row.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
+                scratch.query.clear();
+                scratch.query.extend(framed.iter().zip(centre).map(|(q, c)| q + c));
+                let squared_norm = self.kernels().canonical_squared_norm(&scratch.query);
+                exact::distance(self.kernels(), metric, &scratch.query, squared_norm, &scratch.row)
+            }
+            _ => exact::distance(self.kernels(), metric, framed, 0.0, &scratch.row),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Scratch {
+    row: Vec<f32>,
+    query: Vec<f32>,
+}
+
+impl Kept for KeptRows<'_> {
+    fn finish(
+        &self,
+        query: usize,
+        framed: &[f32],
+        estimates: &[Estimate],
+        goal: lists::Goal,
+    ) -> Vec<Candidate> {
+        let mut scratch = Scratch::default();
+        let mut found = Vec::with_capacity(estimates.len());
+        let order = &self.snapshot.ids;
+        match goal {
+            lists::Goal::Nearest { k, .. } => {
+                for (i, estimate) in estimates.iter().enumerate() {
+                    if i >= k {
+                        // Best first: once an estimate is worse than the k-th distance by all that coding usually costs,
+                        // so are the others.
+                        if i == k {
+                            sort(&mut found, order);
+                        }
+                        let kth: &Candidate = &found[k - 1];
+                        if estimate.score < self.lists.coding.least_score(framed, kth.distance) {
+                            break;
+                        }
+                    }
+                    let distance = self.distance(query, framed, estimate, &mut scratch);
+                    let candidate = Candidate { distance, row: estimate.row };
+                    if i >= k {
+                        if candidate.distance > found[k - 1].distance {
+                            continue;
+                        }
+                        found.push(candidate);
+                        sort(&mut found, order);
+                        found.truncate(k);
+                    } else {
+                        found.push(candidate);
+                    }
+                }
+                sort(&mut found, order);
+                found.truncate(k);
+            }
+            lists::Goal::Within(radius) => {
+                for estimate in estimates {
+                    let distance = self.distance(query, framed, estimate, &mut scratch);
+                    if distance <= radius {
+                        found.push(Candidate { distance, row: estimate.row });
+                    }
+                }
+                sort(&mut found, order);
+            }
+        }
+        // Only a damaged file holds what has no distance; it is nobody's neighbour.
+        found.retain(|candidate| !candidate.distance.is_nan());
+        found
+    }
+}

@@ -1,0 +1,155 @@
+//! Inverted lists: a search looks only at the lists whose centroids are nearest to the query.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `frame.rs` | the space that centroids and codes live in: normalised, centred, rotated |
+//! | `coding.rs` | rows and queries as codes of that space, and estimates from them |
+//! | `block.rs` | the rows of a list: packed codes, terms and row numbers, side by side |
+//! | `route.rs` | which lists are nearest to a query |
+//! | `search.rs` | queries of a batch meet on their lists and share the tiles of each |
+//! | `pool.rs` | the best estimates of one query |
+//! | `train.rs` | frame, centroids and coders for rows like those of a sample |
+//! | `assign.rs` | the lists that rows go to, and rows on their way there |
+//! | `update.rs` | lists with rows added, dead rows dropped, or rows renumbered |
+//!
+//! A list is a small exact search: its rows are packed as [`crate::exact`] packs them, multiplied with all queries that
+//! came to it, and compared in registers with what each query has found so far.
+
+mod assign;
+mod block;
+mod coding;
+mod frame;
+mod pool;
+mod route;
+mod search;
+mod train;
+mod update;
+
+use std::sync::Arc;
+
+pub use assign::{Assigned, Assigner, Coded};
+pub use block::{BLOCK_PLACES, Block, List, Term};
+pub use coding::{Codec, CodedQueries, Coding, Loss, QueryCodes, Scratch as CodingScratch};
+pub use frame::Frame;
+use nearest_kernels::Kernels;
+pub use pool::Estimate;
+pub use route::{Probes, Reach, Router, Scratch as RouteScratch};
+pub use search::{Goal, Kept, ListSearch};
+pub use train::{Codes, Plan, train};
+pub use update::{Entries, Packer};
+
+use crate::coder::Coder;
+
+/// Lists as they were when they were published.
+#[derive(Clone, Debug)]
+pub struct Lists {
+    /// Centroids.
+    pub router: Arc<Router>,
+    /// Codes.
+    pub coding: Arc<Coding>,
+    /// Codes of whole rows that are kept beside the lists.
+    pub second: Option<Arc<Second>>,
+    /// Rows whose second list loses at most this much more get a second copy.
+    pub spill_gap: f32,
+    /// The mean squared distance of the rows it was trained on from their centroids.
+    pub distance: f64,
+    /// Rows put in since, and the sum of their squared distances from their centroids.
+    pub added: (u64, f64),
+    /// Rows in the lists, dead ones included, second copies not.
+    pub n_rows: usize,
+    /// The rows of each list.
+    pub lists: Arc<Vec<Arc<List>>>,
+}
+
+/// Rows coded a second time, as a whole, to be compared again: scale (float32) and code.
+#[derive(Clone, Debug)]
+pub struct Second {
+    /// Codes of rows of the frame.
+    pub coder: Coder,
+}
+
+impl Second {
+    /// Rows coded by `coder`.
+    pub fn new(coder: Coder) -> Self {
+        Self { coder }
+    }
+
+    /// Appends what is kept of a row.
+    fn keep(&self, kernels: &Kernels, framed: &[f32], kept: &mut Vec<u8>, scratch: &mut CodingScratch) {
+        let start = kept.len() + 4;
+        kept.resize(start + self.coder.code_bytes(), 0);
+        let (head, code) = kept.split_at_mut(start);
+        let terms = self.coder.encode(kernels, framed, code, &mut scratch.coder);
+        head[start - 4..].copy_from_slice(&terms.scale.to_le_bytes());
+    }
+
+    /// The row that is kept as these bytes, in the frame.
+    pub fn decode(&self, kept: &[u8], out: &mut [f32]) {
+        let (scale, code) = kept.split_first_chunk().expect("a scale and a code");
+        self.coder.decode(code, f32::from_le_bytes(*scale), out);
+    }
+}
+
+impl Lists {
+    /// No rows yet.
+    pub fn new(
+        router: Router,
+        coding: Coding,
+        second: Option<Second>,
+        spill_gap: f32,
+        distance: f64,
+    ) -> Self {
+        let lists = Arc::new(vec![Arc::new(List::default()); router.n_lists()]);
+        let (router, coding, second) = (Arc::new(router), Arc::new(coding), second.map(Arc::new));
+        Self { router, coding, second, spill_gap, distance, added: (0, 0.0), n_rows: 0, lists }
+    }
+
+    /// How many lists.
+    pub fn n_lists(&self) -> usize {
+        self.lists.len()
+    }
+
+    /// Rows in all lists, dead ones and second copies included.
+    pub fn n_entries(&self) -> usize {
+        self.lists.iter().map(|list| list.n_rows()).sum()
+    }
+
+    /// How much farther from their centroids rows are that were put in since training, as a factor of squared distances.
+    pub fn drift(&self) -> f64 {
+        let (n, sum) = self.added;
+        if n == 0 || self.distance <= 0.0 { 1.0 } else { sum / n as f64 / self.distance }
+    }
+
+    /// Bytes of codes, terms, row numbers and centroids.
+    pub fn memory_bytes(&self) -> usize {
+        self.lists.iter().map(|list| list.n_bytes()).sum::<usize>() + self.router.memory_bytes()
+    }
+
+    /// The vector of a row that is in a list, in the frame; integers as they are. Nothing if it is not there.
+    pub fn find(&self, list: u32, row: crate::column::Row, out: &mut [f32]) -> Option<()> {
+        let found = self.lists.get(list as usize)?;
+        let mut first = 0;
+        for block in &found.blocks {
+            if let Some(at) = block.rows().iter().position(|&other| other == row) {
+                self.decode_at(list, first + at, out);
+                return Some(());
+            }
+            first += block.n_rows();
+        }
+        None
+    }
+
+    /// The vector at a place of a list, in the frame; integers as they are.
+    pub fn decode_at(&self, list: u32, mut place: usize, out: &mut [f32]) {
+        let mut code = vec![0; self.coding.code_bytes()];
+        for block in &self.lists[list as usize].blocks {
+            if place < block.n_rows() {
+                block.code(&self.coding, place, &mut code);
+                let scale = block.term(place).scale;
+                return self.coding.decode(&code, scale, self.router.centroid(list), out);
+            }
+            place -= block.n_rows();
+        }
+        unreachable!("a place of this list");
+    }
+}

@@ -1,0 +1,249 @@
+//! Which lists are nearest to a query.
+//!
+//! Centroids are a small set of rows, packed in 8 bits: all queries of a batch are multiplied with all of them. The score is
+//! that of a row (see `coding.rs`); the inner products of a query with the centroids it goes to are computed again in
+//! float32, because estimates of rows are relative to them.
+
+use nearest_kernels::{Kernels, PANEL_ROWS, PanelQueries, PanelRows, Rows, pack_panel_bytes, panel_depth};
+
+use super::coding::CodedQueries;
+use crate::metric::Metric;
+
+/// Centroids, ready to be compared with queries.
+#[derive(Clone, Debug)]
+pub struct Router {
+    dim: usize,
+    /// Row-major.
+    centroids: Vec<f32>,
+    panels: Vec<u8>,
+    scales: Vec<f32>,
+    /// What centroids add to the score of queries.
+    biases: Vec<f32>,
+    /// −‖c‖²/2.
+    norms: Vec<f32>,
+}
+
+/// Buffers for routing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    scores: Vec<f32>,
+    best: Vec<(f32, u32)>,
+}
+
+/// The lists that queries go to.
+#[derive(Debug, Default)]
+pub struct Probes {
+    /// Where the lists of each query end.
+    pub ends: Vec<usize>,
+    /// The lists, nearest first.
+    pub lists: Vec<u32>,
+    /// What the query's inner product with each centroid is.
+    pub bases: Vec<f32>,
+}
+
+impl Probes {
+    fn clear(&mut self) {
+        self.ends.clear();
+        self.lists.clear();
+        self.bases.clear();
+    }
+
+    /// Places of a query's lists.
+    pub fn of(&self, query: usize) -> std::ops::Range<usize> {
+        let start = if query == 0 { 0 } else { self.ends[query - 1] };
+        start..self.ends[query]
+    }
+}
+
+/// How many lists a query goes to.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach<'a> {
+    /// Lists at least.
+    pub n_probe: usize,
+    /// Rows that may be found in each list, and how many of them must lie in the lists gone to.
+    pub wanted: Option<(&'a [u32], Wanted)>,
+    /// Whether the nearest are meant even where queries go by inner products: rows go to lists by distance.
+    pub by_distance: bool,
+}
+
+/// What a filter asks of the lists.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Rows that must be met, unless that is all of them.
+    pub rows: u64,
+    /// If fewer than this share of the rows in the nearest lists may be found, the filter works against the query, and
+    /// no order of the lists helps: it goes to all of them.
+    pub least_share: f64,
+}
+
+impl Router {
+    /// Packs centroids.
+    pub fn new(kernels: &Kernels, metric: Metric, dim: usize, centroids: Vec<f32>) -> Self {
+        let depth = panel_depth(dim);
+        let n = centroids.len() / dim;
+        let n_panels = n.div_ceil(PANEL_ROWS);
+        let mut codes = vec![0; n * dim];
+        let zeros = vec![0.0; dim];
+        let mut scales = vec![0.0; n_panels * PANEL_ROWS];
+        let mut norms = vec![f32::NEG_INFINITY; n_panels * PANEL_ROWS];
+        for (i, (centroid, code)) in centroids.chunks_exact(dim).zip(codes.chunks_exact_mut(dim)).enumerate()
+        {
+            let coded = kernels.quantise_row(centroid, &zeros, code);
+            scales[i] = coded.scale;
+            norms[i] = (-0.5 * kernels.canonical_squared_norm(centroid)) as f32;
+        }
+        let biases = match metric {
+            Metric::InnerProduct => {
+                norms.iter().map(|norm| if norm.is_finite() { 0.0 } else { *norm }).collect()
+            }
+            _ => norms.clone(),
+        };
+        let mut panels = vec![0; n_panels * PANEL_ROWS * depth];
+        for (codes, panel) in codes.chunks(PANEL_ROWS * dim).zip(panels.chunks_exact_mut(PANEL_ROWS * depth))
+        {
+            pack_panel_bytes(codes, dim, panel);
+        }
+        Self { dim, centroids, panels, scales, biases, norms }
+    }
+
+    /// Numbers a centroid.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// How many lists there are.
+    pub fn n_lists(&self) -> usize {
+        self.centroids.len() / self.dim
+    }
+
+    /// All centroids, row-major.
+    pub fn centroids(&self) -> &[f32] {
+        &self.centroids
+    }
+
+    /// One centroid.
+    pub fn centroid(&self, list: u32) -> &[f32] {
+        &self.centroids[list as usize * self.dim..][..self.dim]
+    }
+
+    /// Bytes held.
+    pub fn memory_bytes(&self) -> usize {
+        self.panels.len() + 4 * (self.centroids.len() + 3 * self.scales.len())
+    }
+
+    /// The nearest lists of each query, as many as `reach` asks for; `sizes` are the rows in each list.
+    #[allow(clippy::too_many_arguments)]
+    pub fn route(
+        &self,
+        kernels: &Kernels,
+        framed: &[f32],
+        queries: &CodedQueries,
+        reach: Reach<'_>,
+        sizes: impl Fn(usize) -> usize,
+        probes: &mut Probes,
+        scratch: &mut Scratch,
+    ) {
+        const GROUP: usize = 96;
+        let (n, depth, places) = (queries.start.len(), panel_depth(self.dim), self.scales.len());
+        let n_lists = self.n_lists();
+        let n_probe = reach.n_probe.min(n_lists);
+        let biases = if reach.by_distance { &self.norms } else { &self.biases };
+        probes.clear();
+        scratch.scores.resize(GROUP.min(n) * places, 0.0);
+        for first in (0..n).step_by(GROUP) {
+            let group = first..(first + GROUP).min(n);
+            let tile = PanelQueries {
+                codes: &queries.codes[group.start * depth..group.end * depth],
+                start: &queries.start[group.clone()],
+                weight: &queries.weight[group.clone()],
+                threshold: &[],
+                mutual_threshold: &[],
+            };
+            for (panel, bytes) in self.panels.chunks_exact(PANEL_ROWS * depth).enumerate() {
+                let at = panel * PANEL_ROWS;
+                let rows = PanelRows {
+                    panel: bytes,
+                    scale: self.scales[at..].first_chunk().expect("32 places a panel"),
+                    bias: biases[at..].first_chunk().expect("32 places a panel"),
+                    mutual: None,
+                };
+                kernels.estimates_i8(&rows, &tile, &mut scratch.scores[at..], places);
+            }
+            for (i, query) in group.enumerate() {
+                let scores = &scratch.scores[i * places..][..n_lists];
+                let best = &mut scratch.best;
+                largest(scores, n_probe, best);
+                if let Some((matches, wanted)) = reach.wanted {
+                    let met: u64 = best.iter().map(|best| u64::from(matches[best.1 as usize])).sum();
+                    let there: usize = best.iter().map(|best| sizes(best.1 as usize)).sum();
+                    let against = (met as f64) < wanted.least_share * there as f64;
+                    if against || met < wanted.rows {
+                        largest(scores, n_lists, best);
+                        let mut met = 0;
+                        best.retain(|best| {
+                            let n = matches[best.1 as usize];
+                            let take = n > 0 && (against || met < wanted.rows);
+                            met += u64::from(n);
+                            take
+                        });
+                    }
+                }
+                let framed = &framed[query * self.dim..][..self.dim];
+                probes.lists.extend(best.iter().map(|best| best.1));
+                probes.ends.push(probes.lists.len());
+                let mut bases = [0.0; 16];
+                for best in best.chunks(16) {
+                    let mut rows: [&[f32]; 16] = [&[]; 16];
+                    rows.iter_mut().zip(best).for_each(|(row, best)| *row = self.centroid(best.1));
+                    let bases = &mut bases[..best.len()];
+                    kernels.dot::<f32>(framed, Rows::Scattered(&rows[..best.len()]), bases);
+                    probes.bases.extend_from_slice(bases);
+                }
+            }
+        }
+    }
+}
+
+/// The `n` largest values and their places, largest first, ties by place.
+fn largest(values: &[f32], n: usize, out: &mut Vec<(f32, u32)>) {
+    let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    out.clear();
+    if n == 0 {
+        return;
+    }
+    let mut limit = f32::NEG_INFINITY;
+    let room = (2 * n).max(n + 32);
+    for (c, chunk) in values.chunks(16).enumerate() {
+        let above =
+            chunk.iter().enumerate().fold(0u32, |mask, (i, &value)| mask | u32::from(value >= limit) << i);
+        for i in crate::live::bits(u64::from(above)) {
+            out.push((chunk[i as usize], (c * 16) as u32 + i));
+        }
+        if out.len() > room {
+            out.select_nth_unstable_by(n - 1, order);
+            out.truncate(n);
+            limit = out[n - 1].0;
+        }
+    }
+    out.sort_unstable_by(order);
+    out.truncate(n);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_largest_come_first(values in prop::collection::vec(-20i8..20, 0..300), n in 0usize..80) {
+            let values: Vec<f32> = values.into_iter().map(f32::from).collect();
+            let mut expected: Vec<(f32, u32)> = values.iter().copied().zip(0..).collect();
+            expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            expected.truncate(n);
+            let mut found = Vec::new();
+            largest(&values, n, &mut found);
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Queries of a batch meet on their lists and share the tiles of each.
+//!
+//! A block of queries is coded, routed, and sorted by list; each list is then multiplied once with all queries that
+//! came to it. Thresholds are what each query has found so far: the scores its pool still lets in. What is in the pool
+//! at the end is compared again by [`Kept`], which knows the vectors best.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nearest_kernels::{Hit, Kernels, PANEL_ROWS, PanelQueries, PanelRows};
+
+use super::block::Block;
+use super::coding::{self, QueryCodes};
+use super::pool::{Estimate, Pool};
+use super::route::{self, Probes, Reach, Wanted};
+use super::{List, Lists};
+use crate::candidates::Candidate;
+use crate::column::Row;
+use crate::error::Result;
+use crate::live::RowSet;
+use crate::work::Work;
+
+/// Queries that meet on the lists at once, at most.
+const BLOCK_QUERIES: usize = 1024;
+/// Queries of a list that are multiplied at once: their codes stay in the first-level cache with the panel.
+const GROUP_QUERIES: usize = 96;
+
+/// What knows the vectors best: gives the distances that are reported.
+pub trait Kept: Sync {
+    /// Turns the best estimates of a query, best first, into the candidates that are its answer, nearest first.
+    /// `framed` is the query in the frame of the lists.
+    fn finish(&self, query: usize, framed: &[f32], estimates: &[Estimate], goal: Goal) -> Vec<Candidate>;
+}
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal {
+    /// The `k` nearest, of the `pool` best estimates.
+    Nearest {
+        /// Neighbours wanted.
+        k: usize,
+        /// Estimates compared again.
+        pool: usize,
+    },
+    /// All within a distance.
+    Within(f32),
+}
+
+/// One search.
+pub struct ListSearch<'a> {
+    /// The kernels.
+    pub kernels: &'static Kernels,
+    /// Where it looks.
+    pub lists: &'a Lists,
+    /// Rows that may be found.
+    pub selected: &'a RowSet,
+    /// Whether these are fewer than all that live.
+    pub is_filtered: bool,
+    /// Rows of each query that may not be found.
+    pub exclude: Option<&'a [Row]>,
+    /// What turns estimates into distances.
+    pub kept: &'a dyn Kept,
+    /// Lists that each query goes to, at least.
+    pub n_probe: usize,
+}
+
+impl std::fmt::Debug for ListSearch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListSearch").field("n_probe", &self.n_probe).finish_non_exhaustive()
+    }
+}
+
+/// Buffers of one worker.
+#[derive(Default)]
+struct Scratch {
+    first_query: usize,
+    coding: coding::Scratch,
+    codes: QueryCodes,
+    route: route::Scratch,
+    probes: Probes,
+    pools: Vec<Pool>,
+    within: Vec<Vec<Estimate>>,
+    limits: Vec<f32>,
+    pairs: Vec<u32>,
+    starts: Vec<u32>,
+    group: Group,
+    candidates: Vec<Estimate>,
+}
+
+/// Queries at one list.
+#[derive(Default)]
+struct Group {
+    codes: Vec<i8>,
+    start: Vec<i32>,
+    weight: Vec<f32>,
+    unit: Vec<f32>,
+    base: Vec<f32>,
+    threshold: Vec<f32>,
+    query: Vec<u32>,
+    bytes: Vec<u8>,
+    hits: Vec<Hit<i32>>,
+}
+
+/// Takes what a scan finds.
+struct Sink<'a> {
+    /// The number of the block's first query.
+    first_query: usize,
+    pools: &'a mut [Pool],
+    within: &'a mut [Vec<Estimate>],
+    /// What scores must reach.
+    limits: &'a mut [f32],
+}
+
+impl ListSearch<'_> {
+    /// Searches for all queries (n × dim).
+    pub fn run(&self, queries: &[f32], goal: Goal, work: &Work<'_>) -> Result<Vec<Vec<Candidate>>> {
+        let dim = self.lists.coding.dim();
+        let n = queries.len() / dim;
+        if n == 0 || self.selected.is_empty() || matches!(goal, Goal::Nearest { k: 0, .. }) {
+            return Ok(vec![Vec::new(); n]);
+        }
+        let matches = self.matches();
+        // Even blocks, one a thread at least.
+        let n_blocks = n.div_ceil(BLOCK_QUERIES).max(work.n_threads().min(n.div_ceil(16)));
+        let size = n.div_ceil(n_blocks);
+        let found: Vec<Mutex<Vec<Vec<Candidate>>>> =
+            (0..n.div_ceil(size)).map(|_| Mutex::new(Vec::new())).collect();
+        work.for_each("searching", found.len(), Scratch::default, |scratch, i| {
+            let first = i * size;
+            let values = &queries[first * dim..(first * dim + size * dim).min(queries.len())];
+            let result = self.block(first, values, goal, matches.as_deref(), scratch);
+            *found[i].lock().unwrap_or_else(PoisonError::into_inner) = result;
+            Ok(())
+        })?;
+        Ok(found
+            .into_iter()
+            .flat_map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner))
+            .collect())
+    }
+
+    /// How many rows of each list may be found, where that is not all of them.
+    fn matches(&self) -> Option<Vec<u32>> {
+        self.is_filtered.then(|| {
+            let of = |list: &Arc<List>| list.rows().filter(|&row| self.selected.contains(row)).count() as u32;
+            self.lists.lists.iter().map(of).collect()
+        })
+    }
+
+    fn block(
+        &self,
+        first: usize,
+        values: &[f32],
+        goal: Goal,
+        matches: Option<&[u32]>,
+        scratch: &mut Scratch,
+    ) -> Vec<Vec<Candidate>> {
+        let lists = self.lists;
+        let dim = lists.coding.dim();
+        let n = values.len() / dim;
+        scratch.first_query = first;
+        lists.coding.queries(self.kernels, values, &mut scratch.codes, &mut scratch.coding);
+        let wanted = matches.map(|matches| (matches, self.wanted(goal)));
+        let reach = Reach { n_probe: self.n_probe, wanted, by_distance: false };
+        lists.router.route(
+            self.kernels,
+            &scratch.codes.framed,
+            &scratch.codes.route,
+            reach,
+            |list| lists.lists[list].n_rows(),
+            &mut scratch.probes,
+            &mut scratch.route,
+        );
+        self.begin(n, goal, scratch);
+        self.scan_all(n, scratch);
+        // Lists may hold fewer rows than were asked for: then all others are looked at too.
+        if let Goal::Nearest { k, .. } = goal {
+            let there = |q: usize| {
+                let excluded = self.exclude.is_some_and(|rows| self.selected.contains(rows[first + q]));
+                k.min(self.selected.len() - usize::from(excluded))
+            };
+            let short: Vec<usize> = (0..n).filter(|&q| scratch.pools[q].best().len() < there(q)).collect();
+            if !short.is_empty() {
+                self.scan_rest(&short, scratch);
+            }
+        }
+        (0..n)
+            .map(|q| {
+                let estimates = match goal {
+                    Goal::Nearest { .. } => scratch.pools[q].best(),
+                    Goal::Within(_) => {
+                        scratch.candidates.clear();
+                        scratch.candidates.append(&mut scratch.within[q]);
+                        scratch
+                            .candidates
+                            .sort_unstable_by(|a, b| a.row.cmp(&b.row).then(b.score.total_cmp(&a.score)));
+                        scratch.candidates.dedup_by_key(|estimate| estimate.row);
+                        &scratch.candidates
+                    }
+                };
+                let framed = &scratch.codes.framed[q * dim..][..dim];
+                self.kept.finish(first + q, framed, estimates, goal)
+            })
+            .collect()
+    }
+
+    /// How many matching rows a filtered query must meet. Where a share p of all rows matches, its k nearest matches lie
+    /// among its k / p nearest rows, which reach farther: lists are looked at until they hold √p of what would be looked at
+    /// without a filter.
+    fn wanted(&self, goal: Goal) -> Wanted {
+        let n = self.lists.n_entries().max(1) as f64;
+        let share = (self.selected.len() as f64 / n).min(1.0);
+        let looked_at = n * self.n_probe as f64 / self.lists.lists.len() as f64;
+        let least = match goal {
+            Goal::Nearest { k, .. } => 2.0 * k as f64,
+            Goal::Within(_) => 1.0,
+        };
+        Wanted { rows: (looked_at * share.sqrt()).max(least) as u64, least_share: share / 3.0 }
+    }
+
+    fn begin(&self, n: usize, goal: Goal, scratch: &mut Scratch) {
+        scratch.limits.clear();
+        match goal {
+            Goal::Nearest { pool, .. } => {
+                let pool = pool.min(self.selected.len());
+                scratch.pools.resize_with(n.max(scratch.pools.len()), Pool::default);
+                scratch.pools[..n].iter_mut().for_each(|p| p.reset(pool));
+                scratch.limits.resize(n, f32::NEG_INFINITY);
+            }
+            Goal::Within(radius) => {
+                scratch.within.resize(n.max(scratch.within.len()), Vec::new());
+                scratch.pools.clear();
+                let framed = scratch.codes.framed.chunks_exact(self.lists.coding.dim());
+                scratch.limits.extend(framed.map(|query| self.lists.coding.least_score(query, radius)));
+            }
+        }
+    }
+
+    /// Sends every query through its lists.
+    fn scan_all(&self, n: usize, scratch: &mut Scratch) {
+        let Scratch { first_query, codes, probes, pools, within, limits, pairs, starts, group, .. } = scratch;
+        let mut sink = Sink { first_query: *first_query, pools, within, limits };
+        if n == 1 {
+            // Nearest first: the threshold is good from the second list on.
+            for at in probes.of(0) {
+                group.clear();
+                self.join(group, codes, 0, probes.bases[at], &sink);
+                self.scan(probes.lists[at], group, &mut sink);
+            }
+            return;
+        }
+        // Pairs of query and list, by list.
+        let n_lists = self.lists.lists.len();
+        starts.clear();
+        starts.resize(n_lists + 1, 0);
+        probes.lists.iter().for_each(|&list| starts[list as usize + 1] += 1);
+        for list in 0..n_lists {
+            starts[list + 1] += starts[list];
+        }
+        pairs.clear();
+        pairs.resize(probes.lists.len() * 2, 0);
+        for query in 0..n {
+            for at in probes.of(query) {
+                let place = &mut starts[probes.lists[at] as usize];
+                pairs[2 * *place as usize] = query as u32;
+                pairs[2 * *place as usize + 1] = at as u32;
+                *place += 1;
+            }
+        }
+        // starts[list] has moved to where the list ends.
+        let mut begin = 0;
+        for list in 0..n_lists {
+            let end = starts[list] as usize;
+            for part in pairs[2 * begin..2 * end].chunks(2 * GROUP_QUERIES) {
+                group.clear();
+                for pair in part.chunks_exact(2) {
+                    self.join(group, codes, pair[0] as usize, probes.bases[pair[1] as usize], &sink);
+                }
+                self.scan(list as u32, group, &mut sink);
+            }
+            begin = end;
+        }
+    }
+
+    /// Sends a few queries through all lists.
+    fn scan_rest(&self, queries: &[usize], scratch: &mut Scratch) {
+        let Scratch { first_query, codes, pools, within, limits, group, .. } = scratch;
+        let dim = self.lists.coding.dim();
+        let mut sink = Sink { first_query: *first_query, pools, within, limits };
+        for list in 0..self.lists.lists.len() as u32 {
+            for part in queries.chunks(GROUP_QUERIES) {
+                group.clear();
+                for &query in part {
+                    let mut base = [0.0];
+                    let framed = &codes.framed[query * dim..][..dim];
+                    let centroid = nearest_kernels::Rows::Contiguous(self.lists.router.centroid(list));
+                    self.kernels.dot::<f32>(framed, centroid, &mut base);
+                    self.join(group, codes, query, base[0], &sink);
+                }
+                self.scan(list, group, &mut sink);
+            }
+        }
+    }
+
+    fn join(&self, group: &mut Group, codes: &QueryCodes, query: usize, base: f32, sink: &Sink<'_>) {
+        let (rows, depth) = (&codes.rows, self.lists.coding.depth());
+        let base = if self.lists.coding.is_relative() { base } else { 0.0 };
+        group.codes.extend_from_slice(&rows.codes[query * depth..][..depth]);
+        group.start.push(rows.start[query]);
+        group.weight.push(rows.weight[query]);
+        group.unit.push(rows.unit[query]);
+        group.base.push(base);
+        group.query.push(query as u32);
+        group.threshold.push(threshold(sink.limits[query], base, rows.unit[query]));
+    }
+
+    /// Multiplies a list with the queries of a group.
+    fn scan(&self, list: u32, group: &mut Group, sink: &mut Sink<'_>) {
+        let coding = &self.lists.coding;
+        let mut first_place = 0;
+        for block in &self.lists.lists[list as usize].blocks {
+            for panel in 0..block.n_panels() {
+                if self.is_filtered && !self.any_selected(block, panel) {
+                    continue;
+                }
+                let Group { codes, start, weight, threshold, bytes, hits, .. } = group;
+                hits.clear();
+                let rows = PanelRows {
+                    panel: coding.unpacked(self.kernels, block.panel(panel), bytes),
+                    scale: block.scales(panel),
+                    bias: block.biases(panel),
+                    mutual: None,
+                };
+                let queries = PanelQueries { codes, start, weight, threshold, mutual_threshold: &[] };
+                self.kernels.tile_i8(&rows, &queries, hits);
+                if !group.hits.is_empty() {
+                    self.take(list, first_place, block, panel, group, sink);
+                }
+            }
+            first_place += block.n_rows() as u32;
+        }
+    }
+
+    fn any_selected(&self, block: &Block, panel: usize) -> bool {
+        let first = panel * PANEL_ROWS;
+        let rows = &block.rows()[first..block.n_rows().min(first + PANEL_ROWS)];
+        rows.iter().any(|&row| self.selected.contains(row))
+    }
+
+    /// Takes the hits of a panel.
+    fn take(
+        &self,
+        list: u32,
+        first_place: u32,
+        block: &Block,
+        panel: usize,
+        group: &mut Group,
+        sink: &mut Sink<'_>,
+    ) {
+        let (rows, scales, biases) = (block.rows(), block.scales(panel), block.biases(panel));
+        for hit in &group.hits {
+            let (q, place) = (hit.query as usize, hit.row as usize);
+            let at = panel * PANEL_ROWS + place;
+            let query = group.query[q] as usize;
+            let estimate = scales[place] * hit.sum as f32 + biases[place] * group.weight[q];
+            let score = group.unit[q] * estimate + group.base[q];
+            // Not «less»: what has no score, in a damaged file, is nobody's neighbour.
+            if !(score >= sink.limits[query]) || at >= rows.len() || !self.selected.contains(rows[at]) {
+                continue;
+            }
+            if self.exclude.is_some_and(|exclude| exclude[sink.first_query + query] == rows[at]) {
+                continue;
+            }
+            let estimate = Estimate { score, row: rows[at], list, place: first_place + at as u32 };
+            match sink.within.get_mut(query) {
+                Some(within) if sink.pools.is_empty() => within.push(estimate),
+                _ => {
+                    let pool = &mut sink.pools[query];
+                    pool.offer(estimate);
+                    let limit = pool.limit();
+                    if limit > sink.limits[query] {
+                        sink.limits[query] = limit;
+                        group.threshold[q] = threshold(limit, group.base[q], group.unit[q]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Group {
+    fn clear(&mut self) {
+        self.codes.clear();
+        self.start.clear();
+        self.weight.clear();
+        self.unit.clear();
+        self.base.clear();
+        self.threshold.clear();
+        self.query.clear();
+    }
+}
+
+/// What an estimate must reach for its score to reach `limit`; a little less, since both are rounded.
+fn threshold(limit: f32, base: f32, unit: f32) -> f32 {
+    (limit - base - (limit.abs() + base.abs()) * 1e-6) / unit
+}

@@ -1,0 +1,176 @@
+//! Lists made ready for rows like those of a sample: frame, centroids, coders, and which rows get a second list.
+
+use nearest_kernels::Kernels;
+
+use super::assign::Assigner;
+use super::coding::{Codec, Coding, Loss};
+use super::frame::Frame;
+use super::route::Router;
+use super::{Lists, Second};
+use crate::coder::{Coder, CoderScratch, ShortEncoding};
+use crate::error::Result;
+use crate::kmeans::{self, Points, Side};
+use crate::metric::Metric;
+use crate::rotation::Rotation;
+use crate::work::Work;
+
+/// Rows of the sample that coders are trained on, and that what they lose is measured on.
+const CODER_ROWS: usize = 16_384;
+/// Rows of a centroid that k-means looks at. More make centroids that are hardly better, and take longer.
+const POINTS_PER_CENTROID: usize = 64;
+const N_ITERATIONS: usize = 8;
+
+/// What lists are to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How distances are measured.
+    pub metric: Metric,
+    /// How rows are coded in the lists.
+    pub codes: Codes,
+    /// How they are coded to be compared again.
+    pub second: Option<ShortEncoding>,
+    /// How many lists.
+    pub n_lists: usize,
+    /// The share of rows that get a second list.
+    pub spill: f32,
+    /// What random choices start from.
+    pub seed: u64,
+}
+
+/// How rows are coded in lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codes {
+    /// As the uint8 they are.
+    UInt8,
+    /// As the int8 they are.
+    Int8,
+    /// By short codes of what centroids leave.
+    Short(ShortEncoding),
+}
+
+/// Trains lists on a sample; they have no rows yet.
+pub fn train<P: Points>(sample: &P, plan: &Plan, work: &Work<'_>) -> Result<Lists> {
+    let kernels = Kernels::best();
+    let dim = sample.dim();
+    let frame = frame_of(kernels, sample, plan)?;
+    let framed = framed(kernels, sample, &frame, work)?;
+    let centroids = if plan.n_lists == 1 {
+        // The frame's own centre, where there is one; codes of a single list are relative to nothing else.
+        vec![0.0; dim]
+    } else {
+        let settings = kmeans::Settings {
+            n_iterations: N_ITERATIONS,
+            max_points_per_centroid: POINTS_PER_CENTROID,
+            seed: plan.seed,
+            ..kmeans::Settings::new(plan.n_lists)
+        };
+        kmeans::kmeans(&Side::new(&framed, dim), &settings, work)?.centroids
+    };
+    let router = Router::new(kernels, plan.metric, dim, centroids);
+    let n = framed.len() / dim;
+    let step = n.div_ceil(CODER_ROWS).max(1);
+    let some: Vec<f32> = framed.chunks_exact(dim).step_by(step).flatten().copied().collect();
+    let mut assigner = Assigner::new(f32::INFINITY);
+    let found = assigner.assign(kernels, &router, &some);
+    let residuals: Vec<f32> = some
+        .chunks_exact(dim)
+        .zip(&found)
+        .flat_map(|(row, found)| row.iter().zip(router.centroid(found.first)).map(|(x, c)| x - c))
+        .collect();
+    let (codec, loss) = match plan.codes {
+        Codes::UInt8 => (Codec::UInt8, loss_of(kernels, dim, &some, None)),
+        Codes::Int8 => (Codec::Int8, loss_of(kernels, dim, &some, None)),
+        Codes::Short(encoding) => {
+            let coder = Coder::train(encoding, dim, &residuals, plan.seed, kernels, work)?;
+            let loss = loss_of(kernels, dim, &residuals, Some(&coder));
+            (Codec::Short(coder), loss)
+        }
+    };
+    let second = plan
+        .second
+        .map(|encoding| Coder::train(encoding, dim, &some, plan.seed, kernels, work))
+        .transpose()?;
+    // The rows for which a second list promises most.
+    let mut gaps: Vec<f32> = found.iter().map(|found| found.gap).collect();
+    let spilled = (plan.spill.clamp(0.0, 1.0) * gaps.len() as f32) as usize;
+    let spill_gap = match spilled {
+        0 => f32::NEG_INFINITY,
+        all if all == gaps.len() => f32::INFINITY,
+        spilled => *gaps.select_nth_unstable_by(spilled, f32::total_cmp).1,
+    };
+    let distance =
+        found.iter().map(|found| f64::from(found.distance)).sum::<f64>() / found.len().max(1) as f64;
+    let coding = Coding::new(frame, codec, loss);
+    Ok(Lists::new(router, coding, second.map(Second::new), spill_gap, distance))
+}
+
+/// The root mean squares of rows and of what coding them loses.
+fn loss_of(kernels: &Kernels, dim: usize, rows: &[f32], coder: Option<&Coder>) -> Loss {
+    let n = (rows.len() / dim).max(1) as f64;
+    let mut scratch = CoderScratch::default();
+    let mut code = vec![0; coder.map_or(0, Coder::code_bytes)];
+    let (mut error, mut spread) = (0.0, 0.0);
+    for row in rows.chunks_exact(dim) {
+        spread += kernels.canonical_squared_norm(row);
+        if let Some(coder) = coder {
+            let lost = coder.encode(kernels, row, &mut code, &mut scratch).error;
+            error += f64::from(lost).powi(2);
+        }
+    }
+    Loss { error: (error / n).sqrt() as f32, spread: (spread / n).sqrt() as f32 }
+}
+
+fn frame_of<P: Points>(kernels: &Kernels, sample: &P, plan: &Plan) -> Result<Frame> {
+    let dim = sample.dim();
+    let Codes::Short(_) = plan.codes else {
+        // Integers are coded as they are, and routed as they are.
+        return plan.frame(kernels, vec![0.0; dim]);
+    };
+    let mut sums = vec![0.0f64; dim];
+    let mut n = 0.0;
+    let mut row = vec![0.0; dim];
+    let step = sample.len().div_ceil(CODER_ROWS).max(1);
+    for i in (0..sample.len()).step_by(step) {
+        sample.read(i..i + 1, &mut row);
+        let norm = if plan.metric.is_angular() { kernels.canonical_squared_norm(&row).sqrt() } else { 1.0 };
+        if norm > 0.0 {
+            sums.iter_mut().zip(&row).for_each(|(sum, x)| *sum += f64::from(*x) / norm);
+            n += 1.0;
+        }
+    }
+    let centre = sums.into_iter().map(|sum| (sum / f64::max(n, 1.0)) as f32).collect();
+    plan.frame(kernels, centre)
+}
+
+impl Plan {
+    /// The frame with a given centre.
+    pub fn frame(&self, kernels: &Kernels, centre: Vec<f32>) -> Result<Frame> {
+        let rotation = match self.codes {
+            // Parts of a vector that codebooks are made of should stay together; grids want all components alike.
+            Codes::Short(ShortEncoding::Product { .. }) | Codes::UInt8 | Codes::Int8 => None,
+            Codes::Short(_) => Some(Rotation::new(centre.len(), self.seed)?),
+        };
+        Ok(Frame::new(kernels, self.metric, centre, rotation))
+    }
+}
+
+/// All rows of the sample in the frame.
+fn framed<P: Points>(kernels: &Kernels, sample: &P, frame: &Frame, work: &Work<'_>) -> Result<Vec<f32>> {
+    const ROWS: usize = 256;
+    let (n, dim) = (sample.len(), sample.dim());
+    work.check_memory((n as u64).checked_mul(4 * dim as u64), "a sample to train on")?;
+    let mut out = vec![0.0; n * dim];
+    let parts: Vec<std::sync::Mutex<&mut [f32]>> =
+        out.chunks_mut(ROWS * dim).map(std::sync::Mutex::new).collect();
+    work.for_each("training", parts.len(), <(Vec<f32>, Vec<f32>)>::default, |(rows, scratch), i| {
+        let mut part = parts[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        rows.resize(part.len(), 0.0);
+        sample.read(i * ROWS..i * ROWS + part.len() / dim, rows);
+        for (row, out) in rows.chunks_exact(dim).zip(part.chunks_exact_mut(dim)) {
+            frame.row(kernels, row, scratch, out);
+        }
+        Ok(())
+    })?;
+    drop(parts);
+    Ok(out)
+}
