@@ -1,23 +1,28 @@
 """Nearest-neighbor search: exact where fast enough, approximate where it must be, with a recall that it can state."""
 
+from .calibration import Calibration, CalibrationPoint, RecallWarning
 from .distances import knn, knn_graph, pairwise_distances
 from .errors import ArgumentError, FormatError, NearestError, ReadOnlyError, UnknownIdError
-from .evaluation import Calibration, recall
-from .index import Index, build, open, verify
+from .evaluation import recall
+from .index import Index, open, verify
 from .neighbors import Neighbors
-from .params import Exact
+from .params import Exact, Lists
 from .table import NeighborTable
+from .tune import build
 
 __all__ = [
     "ArgumentError",
     "Calibration",
+    "CalibrationPoint",
     "Exact",
     "FormatError",
     "Index",
+    "Lists",
     "NearestError",
     "NeighborTable",
     "Neighbors",
     "ReadOnlyError",
+    "RecallWarning",
     "UnknownIdError",
     "build",
     "knn",

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 Progress = Callable[[int, int, str], object] | None
 Ids = NDArray[np.int64] | list[str]
+Knobs = tuple[int | None, int | None]
+"""(effort, rerank_k): None where a default is to be taken."""
 Found = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.int64]]
 """(ids, distances, counts): ids are int64, or an object array of str; shapes (n, k), (n, k), (n,). For a 1-D query:
 exactly what was found, shapes (found,), (found,), and counts of shape (1,)."""
@@ -63,7 +65,16 @@ def describe(path: str) -> dict[str, Any]:
 
 @final
 class Index:
-    def __new__(cls, dim: int, metric: str, encoding: str, shadow: str | None, seed: int) -> Index: ...
+    def __new__(
+        cls,
+        dim: int,
+        metric: str,
+        structure: tuple[int, int] | None,
+        encoding: str,
+        rerank: str | None,
+        shadow: str | None,
+        seed: int,
+    ) -> Index: ...
     @staticmethod
     def open(path: str, memory_map: bool) -> Index: ...
     @staticmethod
@@ -72,6 +83,10 @@ class Index:
     def save(self, path: str) -> None: ...
     def snapshot(self) -> Snapshot: ...
     def stage(self) -> Stage: ...
+    def train(self, n: int, sample: NDArray[Any], n_threads: int | None, progress: Progress) -> None:
+        """Makes the lists of an index that is to hold `n` vectors like those of `sample`."""
+    def set_calibration(self, text: str) -> None:
+        """Keeps text with the index; an empty one is forgotten."""
     def remove(self, ids: Ids) -> int:
         """Removes those that are there, atomically; returns how many."""
     @property
@@ -80,6 +95,11 @@ class Index:
     def metric(self) -> str: ...
     @property
     def encoding(self) -> str: ...
+    @property
+    def rerank(self) -> str | None: ...
+    @property
+    def structure(self) -> tuple[int, int] | None:
+        """None: exact; lists and hundredths of the vectors in a second one, where 0 lists stand for a number not chosen yet."""
     @property
     def shadow(self) -> str | None: ...
     @property
@@ -90,11 +110,13 @@ class Index:
 @final
 class Stage:
     """One atomic change: appended blocks are unseen until `commit`, and gone if it is dropped before."""
-    def append(self, vectors: NDArray[Any], ids: Ids | None) -> None:
+    def append(
+        self, vectors: NDArray[Any], ids: Ids | None, n_threads: int | None, progress: Progress
+    ) -> None:
         """`vectors`: (n, dim) float32, or the dtype of the encoding; packed bits for binary. Refuses NaN, infinity,
         values the encoding cannot hold, zero vectors under cosine and angular, ids that are there (unless `commit`
         replaces them), repeated ids, negative ids, the wrong kind of ids."""
-    def commit(self, replace: bool) -> Ids:
+    def commit(self, replace: bool, n_threads: int | None, progress: Progress) -> Ids:
         """Publishes all blocks at once; `replace`: rows that have these ids go in the same instant. Returns the ids."""
 
 @final
@@ -113,21 +135,36 @@ class Snapshot:
         self,
         queries: NDArray[Any],
         k: int,
+        knobs: Knobs,
         filter: NDArray[np.bool_] | Ids | None,
         n_threads: int | None,
         progress: Progress,
     ) -> Found:
         """`filter`: a mask in the order of `ids()`, or allowed ids (unknown ones are ignored)."""
     def neighbors_of(
-        self, ids: Ids, k: int, filter: NDArray[np.bool_] | Ids | None, n_threads: int | None, progress: Progress
+        self,
+        ids: Ids,
+        k: int,
+        knobs: Knobs,
+        filter: NDArray[np.bool_] | Ids | None,
+        n_threads: int | None,
+        progress: Progress,
     ) -> Found: ...
     def search_radius(
         self,
         queries: NDArray[Any],
         radius: float,
+        knobs: Knobs,
         filter: NDArray[np.bool_] | Ids | None,
         n_threads: int | None,
         progress: Progress,
     ) -> list[tuple[NDArray[Any], NDArray[np.float32]]]: ...
+    def without(self, ids: Ids) -> Snapshot:
+        """The same without the vectors of those ids that are there; seen by nobody else."""
+    @property
+    def calibration(self) -> str | None: ...
+    @property
+    def is_trained(self) -> bool:
+        """Whether its lists were made."""
     def stats(self) -> dict[str, Any]:
         """Counts and bytes, by part."""

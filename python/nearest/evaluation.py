@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,44 +15,6 @@ if TYPE_CHECKING:
 
 # Truth often comes from another library's float32. One part in a million of the distance is a few roundings of it.
 _TOLERANCE = 1e-6
-
-
-class CalibrationPoint(NamedTuple):
-    """The recall that one effort gives. `effort` is None where a structure takes none."""
-
-    effort: int | None
-    mean: float
-    lower: float
-    worst: float
-
-
-class Calibration(NamedTuple):
-    """What recall an index reaches at what effort, for k = 1, 10 and 100.
-
-    Attributes
-    ----------
-    measured : bool
-        False where nothing had to be measured: an exact index has recall 1 by construction.
-    n_queries : int
-        How many queries it was measured on.
-    curves : dict of int to tuple of CalibrationPoint
-        For each k, points of growing effort: `mean` recall, its `lower` 95 % bound, and the mean over the `worst` 5 %
-        of the queries.
-    explanation : str
-        The same in words.
-    """
-
-    measured: bool
-    n_queries: int
-    curves: dict[int, tuple[CalibrationPoint, ...]]
-    explanation: str
-
-
-def exact_calibration(k: int) -> Calibration:
-    """The calibration of an index that compares everything."""
-    point = (CalibrationPoint(None, 1.0, 1.0, 1.0),)
-    text = "Exact compares the query with every vector: recall is 1 by construction, nothing was measured"
-    return Calibration(False, 0, dict.fromkeys(sorted({1, 10, 100, k}), point), text)
 
 
 def recall(found: Neighbors | ArrayLike, truth: Neighbors | ArrayLike, k: int | None = None) -> float:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _native, arrays
 from .errors import ArgumentError
-from .evaluation import Calibration, exact_calibration
+from .calibration import N_QUERIES, Calibration, RecallWarning, exact_calibration, measure
 from .neighbors import Neighbors, neighbors
-from .params import BINARY_METRICS, Exact, check_pair, encoding_named, metric_named, structure_of
-from .progress import shown
+from .params import Exact, Lists, check_pair, encoding_named, is_short, metric_named, structure_of
 from .table import FILE_KIND as TABLE_KIND
 from .table import open_table
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .arrays import Matrix
+    from .params import Structure
     from .progress import Progress
 
     Id: TypeAlias = int | str | UUID | np.integer[Any]
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 _ndarray, _new, _FLOAT32, _UINT8 = np.ndarray, tuple.__new__, arrays.FLOAT32, arrays.UINT8
 # Larger k take the way that looks at how large the result gets.
 _USUAL_K = 1 << 16
-# Smaller sets are read from the cache, where a shadow saves nothing.
-_SHADOW_FROM_BYTES = 32 << 20
 
 
 class Index:
@@ -48,13 +48,16 @@ class Index:
     metric : str
         euclidean, sqeuclidean, cosine, angular, inner_product, manhattan; hamming or jaccard for bits. Lower is nearer,
         always.
-    structure : Exact, optional
-        What a search looks at; ``Exact()`` if left out, which is all there is for now.
+    structure : Exact or Lists, optional
+        What a search looks at; ``Exact()`` if left out.
     encoding : str
-        How vectors are stored: float32, float16, bfloat16, int8, uint8 or binary. Searches are exact for the vectors as
-        stored; the integer kinds refuse values that they cannot hold.
-    rerank : None
-        A second encoding to compare candidates again with: nothing for an exact structure, and refused.
+        How vectors are stored. As they are: float32, float16, bfloat16, int8, uint8 or binary; the integer kinds refuse
+        values that they cannot hold. Or as short codes, trained on the first vectors (at least 1 024; until then vectors
+        are kept as they are): scalar8 and scalar4 (8 and 4 bits a dimension), ``product(m, bits)`` (m parts of 4 or 8 bits)
+        and ``rabitq(bits)`` (1 to 8 bits a dimension).
+    rerank : str, optional
+        A second encoding, for short ones, that candidates are compared again with and `get` reads from: float32, float16,
+        bfloat16 or another short one. None: the distances are those of the codes.
     seed : int
         For structures that draw random numbers; kept with the index.
 
@@ -77,14 +80,25 @@ class Index:
     Index(dim=2, metric='euclidean', structure=Exact(), encoding='float32'): 2 vectors, text ids
     """
 
-    __slots__ = ("__weakref__", "_bits", "_native", "_query_dtype", "_query_shape", "_reason", "_snapshot", "_width")
+    __slots__ = (
+        "__weakref__",
+        "_bits",
+        "_calibrated",
+        "_efforts",
+        "_native",
+        "_query_dtype",
+        "_query_shape",
+        "_reason",
+        "_snapshot",
+        "_width",
+    )
 
     def __init__(
         self,
         dim: int,
         *,
         metric: str = "euclidean",
-        structure: Exact | None = None,
+        structure: Structure | None = None,
         encoding: str = "float32",
         rerank: str | None = None,
         seed: int = 0,
@@ -95,17 +109,24 @@ class Index:
         check_pair(metric, encoding)
         chosen = structure_of(structure) or Exact()
         if rerank is not None:
-            raise NotImplementedError(
-                f"rerank compares the candidates of an approximate search again; Exact has none, got rerank={rerank!r}"
-            )
+            rerank = encoding_named(rerank, "rerank")
+            if not is_short(encoding):
+                raise NotImplementedError(
+                    f"rerank goes with short encodings; {encoding} vectors are kept and compared as they are, got "
+                    f"rerank={rerank!r}"
+                )
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
-        self._take(_native.Index(dim, metric, encoding, chosen.shadow, int(seed)))
+        shadow = chosen.shadow if isinstance(chosen, Exact) else None
+        lists = (chosen.n_lists or 0, round(100 * chosen.spill)) if isinstance(chosen, Lists) else None
+        self._take(_native.Index(dim, metric, lists, encoding, rerank, shadow, int(seed)))
 
     def _take(self, native: _native.Index) -> Index:
         self._native = native
         self._snapshot = native.snapshot
         self._reason = ""
+        self._efforts: dict[int, int | None] = {}
+        self._calibrated: tuple[str, Calibration | None] | None = None
         binary = native.encoding == "binary"
         # None for vectors of numbers, else how many bits.
         self._bits = native.dim if binary else None
@@ -137,9 +158,17 @@ class Index:
         return self._native.encoding
 
     @property
-    def structure(self) -> Exact:
+    def rerank(self) -> str | None:
+        """How vectors are stored a second time, to compare candidates again."""
+        return self._native.rerank
+
+    @property
+    def structure(self) -> Structure:
         """What a search looks at."""
-        return Exact(shadow=self._native.shadow)
+        lists = self._native.structure
+        if lists is None:
+            return Exact(shadow=self._native.shadow)
+        return Lists(lists[0] or None, spill=lists[1] / 100)
 
     @property
     def seed(self) -> int:
@@ -160,13 +189,50 @@ class Index:
     def explanation(self) -> str:
         """Why the index is as it is, and what recall to expect, in words."""
         parts = [self._reason] if self._reason else []
-        parts.append(f"{self.structure!r} compares every query with every vector: recall is 1 by construction")
+        snapshot = self._snapshot()
+        if not self._is_approximate or not snapshot.is_trained:
+            parts.append(f"{self.structure!r} compares every query with every vector: recall is 1 by construction")
+            if self._is_approximate:
+                parts[-1] = (
+                    f"there are too few vectors to make lists or codes from: every query is compared with every vector, and "
+                    f"recall is 1 ({self.structure!r}, {self.encoding})"
+                )
+        elif self._native.structure is None:
+            parts.append(
+                f"every query is compared with the {self.encoding} codes of all vectors"
+                + (f", and the best candidates again with their {self.rerank} form" if self.rerank else "")
+            )
+        else:
+            parts.append(f"a query is compared with the vectors of the nearest of {snapshot.stats()['n_lists']:,} lists")
+        calibration = self.calibration
+        if calibration is not None:
+            parts.append(calibration.explanation)
+            if calibration.recall is not None:
+                parts.append(f"searches that say nothing aim at recall {calibration.recall:g}")
         if self._native.shadow:
             parts.append("the 8-bit shadow only rules vectors out within its proved bound")
         rounded = {"float16": "float16", "bfloat16": "bfloat16"}.get(self.encoding)
         if rounded:
             parts.append(f"distances are those of the vectors as stored, rounded to {rounded}")
+        elif is_short(self.encoding) and self.rerank is None and snapshot.is_trained:
+            parts.append(f"distances are those of the {self.encoding} codes, which get() reads too")
         return "; ".join(parts)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What recall was measured at what effort; None where nothing was, or nothing has to be."""
+        text = self._snapshot().calibration
+        if text is None:
+            return None
+        known = self._calibrated
+        if known is None or known[0] != text:
+            known = self._calibrated = (text, Calibration.from_json(text))
+        return known[1]
+
+    @property
+    def _is_approximate(self) -> bool:
+        """Whether what is found depends on codes or lists."""
+        return self._native.structure is not None or is_short(self._native.encoding)
 
     def __len__(self) -> int:
         return len(self._snapshot())
@@ -216,6 +282,7 @@ class Index:
             "metric": self.metric,
             "structure": repr(self.structure),
             "encoding": self.encoding,
+            "rerank": self.rerank,
             "id_kind": snapshot.id_kind,
             "read_only": self.read_only,
             "seed": self.seed,
@@ -250,7 +317,7 @@ class Index:
         ReadOnlyError
             The index is a memory-mapped file; ``nearest.open(path, memory_map=False)`` gives one that can be changed.
         """
-        return self._add(vectors, ids, replace=False, report=None)
+        return self._add(vectors, ids, replace=False)
 
     def upsert(self, vectors: ArrayLike, ids: IdsLike | Id) -> None:
         """Add vectors, replacing those that have the same ids, in one instant: no search sees both or neither.
@@ -269,9 +336,17 @@ class Index:
         """
         if ids is None:
             raise ArgumentError("upsert needs ids, got None; add() makes new ones")
-        self._add(vectors, ids, replace=True, report=None)
+        self._add(vectors, ids, replace=True)
 
-    def _add(self, vectors: Any, ids: Any, *, replace: bool, report: Progress | None) -> NDArray[Any]:
+    def _add(
+        self,
+        vectors: Any,
+        ids: Any,
+        *,
+        replace: bool,
+        n_threads: int | None = None,
+        report: Progress | None = None,
+    ) -> NDArray[Any]:
         matrix = self._matrix(vectors, "vectors", one=True)
         if matrix.ndim == 1:
             matrix = arrays.rows(matrix)
@@ -291,10 +366,10 @@ class Index:
             for start, block in arrays.blocks(matrix, dtype, "vectors"):
                 if self._bits is not None:
                     arrays.check_spare_bits(block, self._bits, "vectors", start)
-                stage.append(block, None if named is None else named[start : start + len(block)])
+                stage.append(block, None if named is None else named[start : start + len(block)], n_threads, None)
                 if report is not None:
                     report(start + len(block), n, "add")
-            return arrays.ids_array(stage.commit(replace))
+            return arrays.ids_array(stage.commit(replace, n_threads, report))
         finally:
             # A kept traceback keeps this frame, and a living stage keeps other writers out.
             del stage
@@ -320,7 +395,9 @@ class Index:
         Returns
         -------
         ndarray, shape (n, dim), or (dim,) for a single id
-            As stored: float32 (exactly what a float16 or bfloat16 holds), int8, uint8 or packed bits.
+            As stored: float32 (exactly what a float16 or bfloat16 holds), int8, uint8 or packed bits. Where only short
+            codes are kept, the float32 vectors that these stand for: `rerank` if there is one, else `encoding` says how
+            near they are; under cosine and angular they have length 1.
 
         Raises
         ------
@@ -359,9 +436,14 @@ class Index:
         k : int
             Neighbors per query, at least 1; more than there are vectors is no error.
         recall : float, optional
-            The recall wanted, above 0 and at most 1. An exact index gives 1 whatever is asked.
-        effort, rerank_k : int, optional
-            Knobs of approximate structures; an exact index takes neither.
+            The recall wanted, above 0 and at most 1: picks the effort from the calibration, and warns (`RecallWarning`) if
+            the queries are unlike those it was measured on. An exact index gives 1 whatever is asked.
+        effort : int, optional
+            `Lists`: how many lists are looked at. An exact index takes none. Without it and `recall`, an index that was
+            built for a recall aims at that one; another looks at the root of its number of lists.
+        rerank_k : int, optional
+            How many candidates are compared again, at least `k`; for short encodings with `rerank`, and for lists of
+            vectors that are kept as they are. By default chosen by what the codes lose.
         filter : array of ids, boolean mask or callable, optional
             Which vectors may be found: ids (those that are not there are ignored); a mask in the order of `Index.ids`;
             or a function that is called once with the array of all ids and returns such a mask. The function sees the
@@ -399,35 +481,48 @@ class Index:
             and recall is effort is rerank_k is None
             and explain is False
         ):
-            ids, distances, _ = self._snapshot().search(queries, k, None, n_threads, None)
+            snapshot = self._snapshot()
+            # What depends on a calibration is looked up once.
+            default = self._efforts.get(k, self)
+            knobs = self._knobs(snapshot, k, None, None, None) if default is self else (default, None)
+            ids, distances, _ = snapshot.search(queries, k, knobs, None, n_threads, None)
             return _new(Neighbors, (ids, distances))
 
         k = arrays.count(k, "k")
-        self._check_knobs(recall, effort, rerank_k)
         n_threads = arrays.threads(n_threads)
         matrix = self._matrix(queries, "queries", one=True)
         snapshot = self._snapshot()
+        knobs = self._knobs(snapshot, k, recall, effort, rerank_k)
         allowed = arrays.as_filter(filter, snapshot)
-        found = self._search(snapshot, matrix, k, allowed, n_threads)
+        found = self._search(snapshot, matrix, k, knobs, allowed, n_threads)
+        if recall is not None and allowed is None:
+            self._warn(snapshot, found)
         if explain:
-            found._explanation = self._explain(snapshot, allowed, 1 if matrix.ndim == 1 else len(matrix), n_threads)
+            n_queries = 1 if matrix.ndim == 1 else len(matrix)
+            found._explanation = self._explain(snapshot, allowed, n_queries, n_threads, knobs, found)
         return found
 
     def _search(
-        self, snapshot: _native.Snapshot, matrix: Matrix, k: int, allowed: arrays.Allowed, n_threads: int | None
+        self,
+        snapshot: _native.Snapshot,
+        matrix: Matrix,
+        k: int,
+        knobs: _native.Knobs,
+        allowed: arrays.Allowed,
+        n_threads: int | None,
     ) -> Neighbors:
         dtype = self._query_dtype
         if matrix.ndim == 1:
             query = self._ready(matrix, 0)
             # No vector can be found twice, so there is no place for more.
-            return neighbors(snapshot.search(query, min(k, max(1, len(snapshot))), allowed, n_threads, None))
+            return neighbors(snapshot.search(query, min(k, max(1, len(snapshot))), knobs, allowed, n_threads, None))
         arrays.check_result(len(matrix), k)
         if arrays.is_ready(matrix, dtype) or arrays.is_small(matrix, dtype):
-            return neighbors(snapshot.search(self._ready(matrix, 0), k, allowed, n_threads, None))
+            return neighbors(snapshot.search(self._ready(matrix, 0), k, knobs, allowed, n_threads, None))
         parts = []
         for start, block in arrays.blocks(matrix, dtype, "queries"):
             with arrays.counted_from(start):
-                parts.append(snapshot.search(self._ready(block, start), k, allowed, n_threads, None))
+                parts.append(snapshot.search(self._ready(block, start), k, knobs, allowed, n_threads, None))
         ids, distances, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
         return neighbors((ids, distances, counts))
 
@@ -465,22 +560,22 @@ class Index:
             As for `search`.
         """
         k = arrays.count(k, "k")
-        self._check_knobs(recall, effort, rerank_k)
         n_threads = arrays.threads(n_threads)
         one = arrays.is_one_id(ids)
         snapshot = self._snapshot()
+        knobs = self._knobs(snapshot, k, recall, effort, rerank_k)
         members = self._stored_ids(ids, snapshot)
         allowed = arrays.as_filter(filter, snapshot)
         if one:
             k = min(k, max(1, len(snapshot)))
         arrays.check_result(len(members), k)
         n_threads = 1 if len(members) == 1 else n_threads
-        found = neighbors(snapshot.neighbors_of(members, k, allowed, n_threads, None))
+        found = neighbors(snapshot.neighbors_of(members, k, knobs, allowed, n_threads, None))
         if one:
             n = int(found.counts[0])
             found = Neighbors(found.ids[0, :n], found.distances[0, :n])
         if explain:
-            found._explanation = self._explain(snapshot, allowed, len(members), n_threads)
+            found._explanation = self._explain(snapshot, allowed, len(members), n_threads, knobs, found)
         return found
 
     def search_radius(
@@ -517,46 +612,141 @@ class Index:
         """
         if isinstance(radius, (bool, np.bool_, str)) or not hasattr(radius, "__float__") or np.isnan(float(radius)):
             raise ArgumentError(f"radius must be a number, got {radius!r}")
-        self._check_knobs(recall, effort, rerank_k)
         n_threads = arrays.threads(n_threads)
         matrix = arrays.rows(self._matrix(queries, "queries", one=True))
         snapshot = self._snapshot()
+        knobs = self._knobs(snapshot, 100, recall, effort, rerank_k)
         allowed = arrays.as_filter(filter, snapshot)
         found = []
         for start, block in arrays.pieces(matrix, self._query_dtype, "queries"):
             with arrays.counted_from(start):
-                found += snapshot.search_radius(self._ready(block, start), float(radius), allowed, n_threads, None)
+                found += snapshot.search_radius(
+                    self._ready(block, start), float(radius), knobs, allowed, n_threads, None
+                )
         return [Neighbors(ids, distances) for ids, distances in found]
 
     def calibrate(self, queries: ArrayLike | None = None, k: int = 10) -> Calibration:
-        """State the recall of searches.
+        """Measure what recall searches reach at what effort, and keep it with the index.
 
         Parameters
         ----------
         queries : array_like of shape (n_queries, dim), optional
-            What to measure on. An exact index has nothing to measure and only checks them.
+            What to measure on: queries like those to come, not vectors of the index. None takes 1 000 of its vectors and
+            leaves them out while it measures. An exact index has nothing to measure and only checks them.
         k : int
-            A further `k` to state recall for, beside 1, 10 and 100.
+            A further `k` to measure recall for, beside 1, 10 and 100.
 
         Returns
         -------
         Calibration
             For an exact index recall 1 at no effort, by construction; `measured` is False.
+
+        Notes
+        -----
+        The truth is found among the vectors as they are kept. A memory-mapped index can be measured and cannot keep what
+        was found.
         """
         k = arrays.count(k, "k")
-        if queries is not None:
-            self._matrix(queries, "queries")
-        return exact_calibration(k)
+        matrix = None if queries is None else self._matrix(queries, "queries")
+        snapshot = self._snapshot()
+        if not self._is_approximate or not snapshot.is_trained:
+            return exact_calibration(k)
+        if matrix is None:
+            n = len(snapshot)
+            ids = arrays.ids_array(snapshot.ids())
+            chosen = np.random.default_rng(self.seed).choice(n, size=min(N_QUERIES, max(1, n // 10)), replace=False)
+            held = self._stored_ids(ids[np.sort(chosen)], snapshot)
+            values = snapshot.get(held).astype(np.float32)
+            snapshot = snapshot.without(held)
+        else:
+            values = arrays.ready(matrix, self._query_dtype, "queries")
+        return self._calibrate(snapshot, values, None, k, None)
 
-    def _check_knobs(self, recall: Any, effort: Any, rerank_k: Any) -> None:
-        if effort is not None:
-            raise ArgumentError(f"Exact takes no effort: it compares everything, got effort={effort!r}")
-        if rerank_k is not None:
-            raise ArgumentError(
-                f"Exact takes no rerank_k: it has no candidates to compare again, got rerank_k={rerank_k!r}"
-            )
+    def _calibrate(
+        self,
+        snapshot: _native.Snapshot,
+        queries: NDArray[np.float32],
+        truth: tuple[NDArray[Any], NDArray[np.float32]] | None,
+        k: int,
+        recall: float | None,
+        n_threads: int | None = None,
+    ) -> Calibration:
+        """Measures on a snapshot that does not hold the queries, and keeps what was found."""
+        n = len(snapshot)
+        most = snapshot.stats()["n_lists"]
+        if truth is None:
+            largest = min(max(100, k), max(1, n))
+            found = snapshot.search(queries, largest, (most, None), None, n_threads, None)
+            truth = (found[0], found[1])
+
+        def search(known: int, effort: int, n_queries: int) -> NDArray[Any]:
+            return snapshot.search(queries[:n_queries], known, (effort, None), None, n_threads, None)[0]
+
+        calibration = measure(search, truth, n, most, k, recall)
+        if not self.read_only:
+            self._native.set_calibration(calibration.to_json())
+            self._efforts.clear()
+        return calibration
+
+    def _knobs(self, snapshot: _native.Snapshot, k: int, recall: Any, effort: Any, rerank_k: Any) -> _native.Knobs:
+        """The effort and number of candidates that a search takes, checked."""
         if recall is not None:
-            arrays.share(recall, "recall")
+            recall = arrays.share(recall, "recall")
+        lists = self._native.structure is not None
+        if effort is not None:
+            if not lists:
+                raise ArgumentError(f"Exact takes no effort: it compares everything, got effort={effort!r}")
+            effort = min(arrays.count(effort, "effort"), 1 << 32)
+            if recall is not None:
+                raise ArgumentError(f"effort and recall both say how hard to try, got {effort!r} and {recall!r}: give one")
+        if rerank_k is not None:
+            if not lists and self._native.rerank is None:
+                raise ArgumentError(
+                    f"rerank_k goes with lists and with rerank: there are no candidates to compare again, got "
+                    f"rerank_k={rerank_k!r}"
+                )
+            rerank_k = arrays.count(rerank_k, "rerank_k")
+            if rerank_k < k:
+                raise ArgumentError(f"rerank_k must be at least k={k}, got {rerank_k}")
+        if not lists or not snapshot.is_trained or effort is not None:
+            if effort is recall is rerank_k is None and not lists:
+                self._efforts[k] = None
+            return effort, rerank_k
+        calibration = self.calibration
+        if recall is None:
+            if calibration is not None and calibration.recall is not None:
+                effort = calibration.effort(calibration.recall, k)
+            if rerank_k is None and len(self._efforts) < 1000:
+                self._efforts[k] = effort
+            return effort, rerank_k
+        if calibration is None:
+            raise ArgumentError(
+                f"recall={recall!r} needs a calibration, and this index has none: call calibrate(), or give effort="
+            )
+        return calibration.effort(recall, k), rerank_k
+
+    def _warn(self, snapshot: _native.Snapshot, found: Neighbors) -> None:
+        calibration = self.calibration
+        if calibration is None or not snapshot.is_trained:
+            return
+        text = self._doubts(calibration, snapshot, found)
+        if text:
+            warnings.warn(text, RecallWarning, stacklevel=3)
+
+    def _doubts(self, calibration: Calibration, snapshot: _native.Snapshot, found: Neighbors) -> str:
+        """Why a search may reach less than was measured; empty where nothing says so."""
+        doubts = []
+        if calibration.is_unlike(found.distances):
+            doubts.append(
+                "these queries are farther from the vectors than those that the recall was measured on: calibrate(queries) "
+                "with queries like these says what they reach"
+            )
+        if len(snapshot) > 1.2 * calibration.n_vectors:
+            doubts.append(
+                f"the index has grown from {calibration.n_vectors:,} to {len(snapshot):,} vectors since its recall was "
+                "measured: calibrate() measures it again"
+            )
+        return "; ".join(doubts)
 
     def _matrix(self, values: Any, name: str, *, one: bool = False) -> Matrix:
         return arrays.matrix(values, name, self._width, bits=self._bits, one=one)
@@ -569,25 +759,44 @@ class Index:
         return ready
 
     def _explain(
-        self, snapshot: _native.Snapshot, allowed: arrays.Allowed, n_queries: int, n_threads: int | None
+        self,
+        snapshot: _native.Snapshot,
+        allowed: arrays.Allowed,
+        n_queries: int,
+        n_threads: int | None,
+        knobs: _native.Knobs,
+        found: Neighbors,
     ) -> dict[str, Any]:
-        n = compared = len(snapshot)
+        n = matches = len(snapshot)
         if isinstance(allowed, np.ndarray) and allowed.dtype == np.bool_:
-            compared = int(np.count_nonzero(allowed))
+            matches = int(np.count_nonzero(allowed))
         elif allowed is not None:
-            compared = sum(map(snapshot.contains, set(allowed if isinstance(allowed, list) else allowed.tolist())))
-        return {
+            matches = sum(map(snapshot.contains, set(allowed if isinstance(allowed, list) else allowed.tolist())))
+        exact = not self._is_approximate or not snapshot.is_trained
+        explained: dict[str, Any] = {
             "structure": repr(self.structure),
-            "exact": True,
-            "recall": 1.0,
+            "exact": exact,
+            "recall": 1.0 if exact else None,
             "n_vectors": n,
             "n_queries": n_queries,
-            "n_compared": compared,
-            "filter_share": None if allowed is None else (compared / n if n else 0.0),
+            "n_compared": matches,
+            "filter_share": None if allowed is None else (matches / n if n else 0.0),
             # A single query never waits for a pool.
             "n_threads": 1 if n_queries == 1 else n_threads or _native.default_n_threads(),
             "kernels": _native.kernels()["level"],
         }
+        if not exact:
+            stats = snapshot.stats()
+            effort = knobs[0] or math.isqrt(stats["n_lists"] - 1) + 1
+            calibration = self.calibration
+            k = found.distances.shape[-1]
+            explained["effort"] = min(effort, stats["n_lists"])
+            explained["n_compared"] = round(stats["n_entries"] * explained["effort"] / stats["n_lists"])
+            if calibration is not None and allowed is None and k:
+                explained["recall"] = calibration.reached(effort, k)
+                explained["unlike"] = calibration.is_unlike(found.distances)
+                explained["doubts"] = self._doubts(calibration, snapshot, found)
+        return explained
 
     # --- keeping it ---
 
@@ -619,135 +828,6 @@ class Index:
 
 def _unpickled(data: bytes) -> Index:
     return Index._of(_native.Index.from_bytes(data))
-
-
-def build(
-    vectors: ArrayLike,
-    *,
-    ids: IdsLike | None = None,
-    metric: str = "euclidean",
-    recall: float = 0.95,
-    k: int = 10,
-    memory: int | str | None = None,
-    workload: str = "single",
-    structure: Exact | str = "auto",
-    encoding: str = "auto",
-    queries: ArrayLike | None = None,
-    n_threads: int | None = None,
-    seed: int = 0,
-    progress: Any = None,
-) -> Index:
-    """Build an index of all the data, chosen for the recall, memory and workload that are asked for.
-
-    For now the choice is always an exact index, which satisfies every recall; what is chosen is its encoding (that of
-    the data, if it is float16, int8 or uint8) and whether it keeps a shadow. `Index.explanation` says why.
-
-    Parameters
-    ----------
-    vectors : array_like of shape (n, dim)
-        As for `Index.add`; packed bits, eight a byte, for hamming and jaccard.
-    ids : sequence of int or of str, optional
-        As for `Index.add`.
-    metric : str
-        As for `Index`.
-    recall : float
-        The recall that searches shall reach, above 0 and at most 1.
-    k : int
-        For how many neighbors.
-    memory : int or "low", optional
-        Bytes that the index may take, or as few as without loss. None: what is fastest.
-    workload : {"single", "batch"}
-        Whether queries come one at a time or many at once.
-    structure : {"auto"} or Exact
-        What a search looks at.
-    encoding : str
-        ``"auto"``, or as for `Index`.
-    queries : array_like of shape (n_queries, dim), optional
-        What searches will be like, to measure recall on; an exact index only checks their shape.
-    n_threads : int, optional
-        All that this process may run on by default.
-    seed : int
-        As for `Index`.
-    progress : {None, False} or callable
-        None shows a bar on a terminal after a second, a function gets (done, total, stage).
-
-    Returns
-    -------
-    Index
-
-    Raises
-    ------
-    ArgumentError
-        A `ValueError`, as for `Index.add`.
-    NotImplementedError
-        Nothing that is there fits the `memory`, or a structure or encoding that is not there yet; the text names what
-        works.
-
-    Examples
-    --------
-    >>> import numpy, nearest
-    >>> index = nearest.build(numpy.eye(3, dtype=numpy.uint8), metric="manhattan")
-    >>> index
-    Index(dim=3, metric='manhattan', structure=Exact(), encoding='uint8'): 3 vectors
-    """
-    metric = metric_named(metric)
-    arrays.share(recall, "recall")
-    arrays.count(k, "k")
-    arrays.threads(n_threads)
-    if workload not in ("single", "batch"):
-        raise ArgumentError(f"workload must be 'single' or 'batch', got {workload!r}")
-    budget = None if memory is None or memory == "low" else _bytes(memory)
-    binary = metric in BINARY_METRICS
-    matrix = arrays.matrix(vectors, "vectors", bits=0 if binary else None)
-    n, width = matrix.shape
-    if queries is not None:
-        arrays.matrix(queries, "queries", width, bits=8 * width if binary else None)
-
-    reasons = []
-    if encoding == "auto":
-        name = matrix.dtype.name
-        encoding = "binary" if binary else name if name in ("float16", "bfloat16", "int8", "uint8") else "float32"
-        if encoding not in ("float32", "binary"):
-            reasons.append(f"the vectors came as {name} and are kept so")
-    encoding = encoding_named(encoding)
-    check_pair(metric, encoding)
-    row_bytes = width * {"float32": 4, "float16": 2, "bfloat16": 2}.get(encoding, 1)
-    chosen = structure_of(structure, ("auto",))
-    if chosen is None:
-        can = row_bytes > width and metric != "manhattan"
-        if can and workload == "single" and memory != "low" and n * row_bytes >= _SHADOW_FROM_BYTES:
-            if budget is None or n * (row_bytes + width) <= budget:
-                chosen = Exact(shadow="scalar8")
-                reasons.append(f"an 8-bit shadow, {width / row_bytes:.0%} more memory, makes single queries faster")
-            else:
-                reasons.append("there is no memory for an 8-bit shadow")
-        chosen = chosen or Exact()
-    needed = n * (row_bytes + (width if chosen.shadow else 0))
-    if budget is not None and needed > budget:
-        raise NotImplementedError(
-            f"{n:,} vectors take {needed:,} bytes as {encoding}, and memory={budget:,} was given; smaller encodings "
-            f"that work: {', '.join(_smaller(encoding)) or 'none'} (less than a byte a dimension is not there yet)"
-        )
-    index = Index(8 * width if binary else width, metric=metric, structure=chosen, encoding=encoding, seed=seed)
-    with shown(progress) as report:
-        index._add(matrix, ids, replace=False, report=report)
-    index._reason = "; ".join(reasons)
-    return index
-
-
-def _bytes(memory: object) -> int:
-    if isinstance(memory, (int, np.integer)) and not isinstance(memory, bool) and memory > 0:
-        return int(memory)
-    raise ArgumentError(f"memory must be a number of bytes above 0 or 'low', got {memory!r}")
-
-
-def _smaller(encoding: str) -> tuple[str, ...]:
-    smaller = {
-        "float32": ("float16", "bfloat16", "int8", "uint8"),
-        "float16": ("int8", "uint8"),
-        "bfloat16": ("int8", "uint8"),
-    }
-    return smaller.get(encoding, ())
 
 
 def open(path: str | os.PathLike[str], *, memory_map: bool = True) -> Any:

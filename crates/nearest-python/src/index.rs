@@ -343,6 +343,11 @@ impl Snapshot {
         }
     }
 
+    fn without(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let ids = crate::arrays::ids(ids)?;
+        enter(py, Some(1), None, |_| self.0.without(&ids)).map(Arc::new).map(Self)
+    }
+
     #[getter]
     fn calibration(&self) -> Option<String> {
         self.0.calibration().map(str::to_owned)

@@ -192,6 +192,15 @@ impl Snapshot {
         Ok(())
     }
 
+    /// This version without the vectors of those ids that are there; nobody else sees it.
+    pub fn without(&self, ids: &IdList) -> Result<Snapshot> {
+        self.ids.check_kind(ids)?;
+        let rows: Vec<Row> = ids.iter().filter_map(|id| self.ids.find(id, &self.live)).collect();
+        let mut live = self.live.clone();
+        live.remove(rows);
+        Ok(Snapshot { live, ..self.clone() })
+    }
+
     /// In which encoding [`Snapshot::values_of`] gives vectors; float32 where only codes are kept.
     pub fn values_encoding(&self) -> Encoding {
         match self.spec.kept_as() {

@@ -1,0 +1,257 @@
+"""What recall an index reaches at what effort: measured on queries that it does not hold, kept with it, used by searches."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+
+    # Searches with an effort: (k, effort, n_queries) to ids of the first queries' neighbors, (n_queries, k).
+    Search = Callable[[int, int, int], NDArray[Any]]
+
+# The numbers of neighbors that every calibration measures.
+KS = (1, 10, 100)
+# Queries that are held out where none are given.
+N_QUERIES = 1000
+# Queries that are enough for 100 neighbors and more.
+_LARGE_K_QUERIES = 400
+# Recall that nobody waits for: no effort beyond it is measured.
+_ENOUGH = 0.998
+# Distances of other kernels may differ in their last bits.
+_TOLERANCE = 1e-6
+# A search whose queries are farther from their neighbors than this share of those measured, more often than that, is unlike them.
+_FAR_QUANTILE, _FAR_SHARE = 0.98, 0.1
+# Fewer queries say nothing of their kind.
+_LEAST_QUERIES = 20
+
+
+class RecallWarning(UserWarning):
+    """A search may reach less recall than its index was calibrated for."""
+
+
+class CalibrationPoint(NamedTuple):
+    """The recall that one effort gives. `effort` is None where a structure takes none."""
+
+    effort: int | None
+    mean: float
+    lower: float
+    worst: float
+
+
+class Calibration(NamedTuple):
+    """What recall an index reaches at what effort, for k = 1, 10 and 100.
+
+    Attributes
+    ----------
+    measured : bool
+        False where nothing had to be measured: an exact index has recall 1 by construction.
+    n_queries : int
+        How many queries it was measured on.
+    curves : dict of int to tuple of CalibrationPoint
+        For each k, points of growing effort: `mean` recall, its `lower` 95 % bound, and the mean over the `worst` 5 %
+        of the queries.
+    explanation : str
+        The same in words.
+    n_vectors : int
+        How many vectors the index had.
+    recall : float or None
+        The recall that searches aim at where they say nothing.
+    far : dict of int to float
+        For each k, the distance of the k-th neighbor that 98 % of the queries did not exceed: what the queries looked
+        like. Searches whose queries exceed it more often are unlike them.
+    """
+
+    measured: bool
+    n_queries: int
+    curves: dict[int, tuple[CalibrationPoint, ...]]
+    explanation: str
+    n_vectors: int = 0
+    recall: float | None = None
+    far: dict[int, float] = {}  # noqa: RUF012
+
+    def effort(self, recall: float, k: int = 10) -> int:
+        """The least effort whose measured recall reaches `recall`, for `k` neighbors.
+
+        What was measured is an estimate: a little more than `recall` is aimed at. Between the measured efforts and values
+        of `k` it interpolates; where `recall` was not reached, the largest effort measured is taken.
+        """
+        ks = sorted(self.curves)
+        below = max((known for known in ks if known <= k), default=ks[0])
+        above = min((known for known in ks if known >= k), default=ks[-1])
+        efforts = [_effort(self.curves[known], recall) for known in (below, above)]
+        if below == above:
+            return max(1, math.ceil(efforts[0]))
+        share = math.log(k / below) / math.log(above / below)
+        return max(1, math.ceil(efforts[0] + (efforts[1] - efforts[0]) * share))
+
+    def reached(self, effort: int, k: int = 10) -> float:
+        """The recall measured at an effort, between two that were measured the interpolated one."""
+        ks = sorted(self.curves)
+        curve = self.curves[min(ks, key=lambda known: abs(math.log(known / k)))]
+        efforts = [point.effort or 0 for point in curve]
+        return float(np.interp(effort, efforts, [point.mean for point in curve]))
+
+    def is_unlike(self, distances: NDArray[np.float32]) -> bool:
+        """Whether queries whose neighbors are so far away, (n_queries, k), are of another kind than those measured."""
+        if not self.far or distances.ndim != 2 or len(distances) < _LEAST_QUERIES:
+            return False
+        k = max((known for known in self.far if known <= distances.shape[1]), default=0)
+        if not k:
+            return False
+        limit = self.far[k]
+        share = float(np.mean(distances[:, k - 1] > limit + _TOLERANCE * abs(limit)))
+        return share > _FAR_SHARE
+
+    def to_json(self) -> str:
+        """As it is kept in files."""
+        curves = {str(k): [list(point) for point in curve] for k, curve in self.curves.items()}
+        return json.dumps(
+            {
+                "n_queries": self.n_queries,
+                "n_vectors": self.n_vectors,
+                "recall": self.recall,
+                "far": {str(k): far for k, far in self.far.items()},
+                "curves": curves,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Calibration | None:
+        """What a file holds; None where it cannot be read, since an index serves without."""
+        try:
+            kept = json.loads(text)
+            curves = {int(k): tuple(CalibrationPoint(*point) for point in curve) for k, curve in kept["curves"].items()}
+            far = {int(k): float(value) for k, value in kept["far"].items()}
+            recall = None if kept["recall"] is None else float(kept["recall"])
+            n_queries, n_vectors = int(kept["n_queries"]), int(kept["n_vectors"])
+            efforts = [point.effort for curve in curves.values() for point in curve]
+            if not curves or not all(curves.values()) or not all(isinstance(effort, int) for effort in efforts):
+                return None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+        return _worded(curves, n_queries, n_vectors, recall, far)
+
+
+def exact_calibration(k: int) -> Calibration:
+    """The calibration of an index that compares everything."""
+    point = (CalibrationPoint(None, 1.0, 1.0, 1.0),)
+    text = "Exact compares the query with every vector: recall is 1 by construction, nothing was measured"
+    return Calibration(False, 0, dict.fromkeys(sorted({*KS, k}), point), text)
+
+
+def measure(
+    search: Search,
+    truth: tuple[NDArray[Any], NDArray[np.float32]],
+    n_vectors: int,
+    most: int,
+    k: int,
+    recall: float | None,
+) -> Calibration:
+    """Measures the curves of an index.
+
+    Parameters
+    ----------
+    search : callable
+        ``search(k, effort, n_queries)`` gives the ids of the neighbors of the first queries.
+    truth : tuple of ndarray
+        Ids and distances of the true neighbors, nearest first, at least as many as the largest k. Those beyond it tell ties.
+    n_vectors : int
+        How many vectors are searched.
+    most : int
+        The largest effort.
+    k : int
+        A further k beside 1, 10 and 100.
+    recall : float or None
+        What searches will aim at where they say nothing.
+    """
+    ks = sorted(known for known in {*KS, k} if known <= truth[1].shape[1])
+    curves: dict[int, list[CalibrationPoint]] = {known: [] for known in ks}
+    open_ks = list(ks)
+    for effort in _efforts(most):
+        for known in list(open_ks):
+            # Many neighbors of few queries say as much as few of many.
+            n_queries = len(truth[1]) if known < 100 else min(len(truth[1]), _LARGE_K_QUERIES)
+            found = search(known, effort, n_queries)
+            shares = shares_found(found, (truth[0][:n_queries], truth[1][:n_queries]), known)
+            point = _point(effort, shares)
+            curves[known].append(point)
+            if point.mean >= _ENOUGH:
+                open_ks.remove(known)
+        if not open_ks:
+            break
+    far = {known: float(np.quantile(truth[1][:, known - 1], _FAR_QUANTILE)) for known in ks}
+    done = {known: tuple(curve) for known, curve in curves.items()}
+    return _worded(done, len(truth[1]), n_vectors, recall, far)
+
+
+def shares_found(
+    found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.float32]], k: int
+) -> NDArray[np.float64]:
+    """The share of each query's `k` true neighbors among the ids found; of those as far as the k-th, any will do.
+
+    By id: distances that were found may be those of codes.
+    """
+    limit = truth[1][:, k - 1].astype(np.float64)
+    right = truth[1].astype(np.float64) <= (limit + _TOLERANCE * np.abs(limit))[:, None]
+    # Only ties reach beyond the k-th column.
+    n_columns = int(np.max(right.sum(axis=1), initial=k))
+    ids = np.where(right[:, :n_columns], truth[0][:, :n_columns], -2 if truth[0].dtype != object else None)
+    hits = (found[:, :k, None] == ids[:, None, :]).any(axis=2).sum(axis=1)
+    shares: NDArray[np.float64] = np.minimum(hits, k) / k
+    return shares
+
+
+def _efforts(most: int) -> Iterable[int]:
+    """1, 2, 3, 4, 6, 8, 12, 16, … and the largest."""
+    effort = 1
+    while effort < most:
+        yield effort
+        effort = max(effort + 1, effort * 3 // 2 if effort & (effort - 1) == 0 else effort * 4 // 3)
+    yield most
+
+
+def _point(effort: int, shares: NDArray[np.float64]) -> CalibrationPoint:
+    n = len(shares)
+    mean = float(shares.mean())
+    lower = max(0.0, mean - 1.96 * float(shares.std()) / math.sqrt(n))
+    worst = float(np.sort(shares)[: max(1, n // 20)].mean())
+    return CalibrationPoint(effort, round(mean, 5), round(lower, 5), round(worst, 5))
+
+
+def _effort(curve: tuple[CalibrationPoint, ...], recall: float) -> float:
+    """Where a curve reaches a recall, and a little of what is missing to 1 on top."""
+    wanted = min(recall + 0.15 * (1.0 - recall), 1.0)
+    before: CalibrationPoint | None = None
+    for point in curve:
+        effort = float(point.effort or 1)
+        if point.mean >= wanted:
+            if before is None or point.mean <= before.mean:
+                return effort
+            share = (wanted - before.mean) / (point.mean - before.mean)
+            start = float(before.effort or 1)
+            return start + (effort - start) * share
+        before = point
+    return float(curve[-1].effort or 1)
+
+
+def _worded(
+    curves: dict[int, tuple[CalibrationPoint, ...]],
+    n_queries: int,
+    n_vectors: int,
+    recall: float | None,
+    far: dict[int, float],
+) -> Calibration:
+    calibration = Calibration(True, n_queries, curves, "", n_vectors, recall, far)
+    parts = []
+    for wanted in sorted({0.9, 0.95, 0.99} | ({recall} if recall else set())):
+        efforts = ", ".join(f"{calibration.effort(wanted, k)} (k={k})" for k in curves)
+        parts.append(f"recall {wanted:g} at effort {efforts}")
+    text = f"measured on {n_queries:,} queries against {n_vectors:,} vectors: {'; '.join(parts)}"
+    return calibration._replace(explanation=text)

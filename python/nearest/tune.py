@@ -1,0 +1,387 @@
+"""Building an index of all the data: what to build, why, and what recall it reaches."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _native, arrays
+from .calibration import N_QUERIES
+from .distances import knn
+from .errors import ArgumentError
+from .index import Index
+from .params import BINARY_METRICS, Exact, Lists, check_pair, encoding_named, is_short, metric_named, structure_of
+from .progress import shown
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from .arrays import Matrix
+    from .index import IdsLike
+    from .params import Structure
+    from .progress import Progress
+
+# Smaller sets are read from the cache, where a shadow saves nothing.
+_SHADOW_FROM_BYTES = 32 << 20
+# From so many vectors on, lists answer batches faster than looking at everything.
+_LISTS_FROM = 20_000
+_UNLISTABLE = ("manhattan", *BINARY_METRICS)
+# Vectors of a list, and vectors at least, that lists and codes are trained on.
+_TRAINING_PER_LIST, _TRAINING_ROWS = 64, 16_384
+# Vectors and queries that codes are tried out on.
+_TRIAL_ROWS, _TRIAL_QUERIES = 20_000, 300
+# Codes from the cheapest on: (encoding, rerank). The first that keeps the neighbors is taken.
+_COMPACT = (("scalar4", None), ("rabitq(5)", None), ("rabitq(6)", None), ("scalar8", None), ("float32", None))
+_FAST = (("scalar8", None), ("scalar8", "float16"), ("float32", None))
+# What is missing to a recall of 1 may be lost to codes up to this share; lists lose the rest.
+_LOST_TO_CODES = 0.5
+
+
+def build(
+    vectors: ArrayLike,
+    *,
+    ids: IdsLike | None = None,
+    metric: str = "euclidean",
+    recall: float = 0.95,
+    k: int = 10,
+    memory: int | str | None = None,
+    workload: str = "single",
+    structure: Exact | str = "auto",
+    encoding: str = "auto",
+    queries: ArrayLike | None = None,
+    n_threads: int | None = None,
+    seed: int = 0,
+    progress: Any = None,
+) -> Index:
+    """Build an index of all the data, chosen for the recall, memory and workload that are asked for.
+
+    Where queries come in batches and vectors are many, these are inverted lists (`Lists`), with codes that were tried out on
+    a sample; else an exact index, in the encoding of the data, with a shadow where that makes single queries faster. What
+    is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured. `Index.explanation`
+    says what was chosen and why.
+
+    Parameters
+    ----------
+    vectors : array_like of shape (n, dim)
+        As for `Index.add`; packed bits, eight a byte, for hamming and jaccard.
+    ids : sequence of int or of str, optional
+        As for `Index.add`.
+    metric : str
+        As for `Index`.
+    recall : float
+        The recall that searches shall reach, above 0 and at most 1.
+    k : int
+        For how many neighbors.
+    memory : int or "low", optional
+        Bytes that the index may take, or as few as the recall allows. None: what is fastest.
+    workload : {"single", "batch"}
+        Whether queries come one at a time or many at once.
+    structure : {"auto"}, Exact or Lists
+        What a search looks at.
+    encoding : str
+        ``"auto"``, or as for `Index`.
+    queries : array_like of shape (n_queries, dim), optional
+        What searches will be like, to measure recall on, and not vectors of the index; an exact index only checks their
+        shape.
+    n_threads : int, optional
+        All that this process may run on by default.
+    seed : int
+        As for `Index`.
+    progress : {None, False} or callable
+        None shows a bar on a terminal after a second, a function gets (done, total, stage).
+
+    Returns
+    -------
+    Index
+
+    Raises
+    ------
+    ArgumentError
+        A `ValueError`, as for `Index.add`.
+    NotImplementedError
+        Nothing that is there fits the `memory`, or a structure or encoding that is not there yet; the text names what
+        works.
+
+    Examples
+    --------
+    >>> import numpy, nearest
+    >>> index = nearest.build(numpy.eye(3, dtype=numpy.uint8), metric="manhattan")
+    >>> index
+    Index(dim=3, metric='manhattan', structure=Exact(), encoding='uint8'): 3 vectors
+    >>> vectors = numpy.random.default_rng(0).normal(size=(30_000, 8)).astype("float32")
+    >>> index = nearest.build(vectors, workload="batch", recall=0.9)
+    >>> index.structure, index.encoding
+    (Lists(448), 'scalar8')
+    >>> nearest.recall(index.search(vectors[:100]), nearest.knn(vectors, vectors[:100])) > 0.85
+    True
+    """
+    metric = metric_named(metric)
+    recall = arrays.share(recall, "recall")
+    k = arrays.count(k, "k")
+    n_threads = arrays.threads(n_threads)
+    if workload not in ("single", "batch"):
+        raise ArgumentError(f"workload must be 'single' or 'batch', got {workload!r}")
+    budget = None if memory is None or memory == "low" else _bytes(memory)
+    binary = metric in BINARY_METRICS
+    matrix = arrays.matrix(vectors, "vectors", bits=0 if binary else None)
+    n, width = matrix.shape
+    asked = None
+    if queries is not None:
+        asked = arrays.matrix(queries, "queries", width, bits=8 * width if binary else None)
+    chosen = structure_of(structure, ("auto",))
+    if encoding != "auto":
+        encoding = encoding_named(encoding)
+        check_pair(metric, encoding)
+
+    name = matrix.dtype.name
+    own = "binary" if binary else name if name in ("float16", "bfloat16", "int8", "uint8") else "float32"
+    n_bytes = n * width * {"float32": 4, "float16": 2, "bfloat16": 2}.get(own, 1)
+    listable = metric not in _UNLISTABLE and encoding != "binary"
+    scarce = budget is not None and encoding == "auto" and n_bytes > budget
+    if chosen is None and listable and recall < 1 and n >= _LISTS_FROM and (workload == "batch" or scarce):
+        chosen = Lists()
+    with shown(progress) as report:
+        if isinstance(chosen, Lists) or is_short(encoding) and encoding != "auto":
+            plan = _Plan(matrix, metric, recall, k, seed, n_threads, report)
+            return plan.build(chosen, encoding, own, budget, memory == "low", ids, asked)
+        return _build_exact(matrix, ids, metric, memory, budget, workload, chosen, encoding, own, n_threads, seed, report)
+
+
+def _build_exact(
+    matrix: Matrix,
+    ids: IdsLike | None,
+    metric: str,
+    memory: Any,
+    budget: int | None,
+    workload: str,
+    chosen: Structure | None,
+    encoding: str,
+    own: str,
+    n_threads: int | None,
+    seed: int,
+    report: Progress | None,
+) -> Index:
+    n, width = matrix.shape
+    reasons = []
+    if encoding == "auto":
+        encoding = own
+        if encoding not in ("float32", "binary"):
+            reasons.append(f"the vectors came as {encoding} and are kept so")
+    row_bytes = width * {"float32": 4, "float16": 2, "bfloat16": 2}.get(encoding, 1)
+    if chosen is None:
+        can = row_bytes > width and metric != "manhattan"
+        if can and workload == "single" and memory != "low" and n * row_bytes >= _SHADOW_FROM_BYTES:
+            if budget is None or n * (row_bytes + width) <= budget:
+                chosen = Exact(shadow="scalar8")
+                reasons.append(f"an 8-bit shadow, {width / row_bytes:.0%} more memory, makes single queries faster")
+            else:
+                reasons.append("there is no memory for an 8-bit shadow")
+        chosen = chosen or Exact()
+    shadow = isinstance(chosen, Exact) and chosen.shadow is not None
+    needed = n * (row_bytes + (width if shadow else 0))
+    if budget is not None and needed > budget:
+        raise NotImplementedError(
+            f"{n:,} vectors take {needed:,} bytes as {encoding}, and memory={budget:,} was given; smaller encodings "
+            f"that work: {', '.join(_smaller(encoding, metric)) or 'none'}"
+        )
+    dim = 8 * width if metric in BINARY_METRICS else width
+    index = Index(dim, metric=metric, structure=chosen, encoding=encoding, seed=seed)
+    index._add(matrix, ids, replace=False, n_threads=n_threads, report=report)
+    index._reason = "; ".join(reasons)
+    return index
+
+
+class _Plan:
+    """The making of an index of lists or codes."""
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        metric: str,
+        recall: float,
+        k: int,
+        seed: int,
+        n_threads: int | None,
+        report: Progress | None,
+    ) -> None:
+        self.matrix, self.metric, self.recall, self.k = matrix, metric, recall, k
+        self.seed, self.n_threads, self.report = seed, n_threads, report
+        self.n, self.width = matrix.shape
+        self.random = np.random.default_rng(seed)
+        self.reasons: list[str] = []
+
+    def build(
+        self,
+        chosen: Structure | None,
+        encoding: str,
+        own: str,
+        budget: int | None,
+        low: bool,
+        ids: IdsLike | None,
+        queries: Matrix | None,
+    ) -> Index:
+        structure = chosen or Exact()
+        if isinstance(structure, Lists) and structure.n_lists is None:
+            n_lists = min(lists_for(self.n), max(1, self.n))
+            structure = Lists(n_lists, spill=structure.spill)
+        self.held = self._held_out(queries)
+        rerank = None
+        if encoding == "auto":
+            encoding, rerank = self._encoding(own, structure, budget, low)
+        elif is_short(encoding) and not low and encoding != "scalar8":
+            rerank = "scalar8"
+        index = Index(
+            self.width, metric=self.metric, structure=structure, encoding=encoding, rerank=rerank, seed=self.seed
+        )
+        if self.n:
+            n_lists = structure.n_lists if isinstance(structure, Lists) and structure.n_lists else 1
+            index._native.train(self.n, self._sample(n_lists), self.n_threads, self._progress())
+        added = index._add(self.matrix, ids, replace=False, n_threads=self.n_threads, report=self._progress())
+        if isinstance(structure, Lists) and self.n:
+            self._calibrate(index, added, queries)
+        index._reason = "; ".join(self.reasons)
+        return index
+
+    def _progress(self) -> Any:
+        return self.report
+
+    def _held_out(self, queries: Matrix | None) -> NDArray[np.int64]:
+        """Positions of vectors that nothing is trained on, which serve as queries."""
+        if queries is not None:
+            return np.empty(0, np.int64)
+        count = min(N_QUERIES, self.n // 10)
+        return np.sort(self.random.choice(self.n, size=count, replace=False))
+
+    def _rows(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """Some vectors, as the native module takes them."""
+        dtype = self.matrix.dtype if self.matrix.dtype in (np.uint8, np.int8, np.float16) else arrays.FLOAT32
+        rows: NDArray[Any] = np.ascontiguousarray(np.asarray(self.matrix[positions]), dtype=dtype)
+        return rows
+
+    def _sample(self, n_lists: int) -> NDArray[Any]:
+        others = self.n - len(self.held)
+        count = min(others, max(_TRAINING_ROWS, _TRAINING_PER_LIST * n_lists))
+        positions = np.sort(self.random.choice(others, size=count, replace=False)) if count < others else np.arange(others)
+        # Skip those held out: the i-th of the others lies behind all held-out ones that are not after it.
+        before = self.held - np.arange(len(self.held))
+        return self._rows(positions + np.searchsorted(before, positions, side="right"))
+
+    def _encoding(self, own: str, structure: Structure, budget: int | None, low: bool) -> tuple[str, str | None]:
+        """The cheapest codes that keep the neighbors."""
+        lists = isinstance(structure, Lists)
+        copies = 1 + (structure.spill if isinstance(structure, Lists) else 0.0)
+        if own in ("uint8", "int8") and not low and (budget is None or self.n * self._row_bytes(own, None, copies) <= budget):
+            self.reasons.append(f"the vectors came as {own}, which lists keep without loss")
+            return own, None
+        for encoding, rerank in _COMPACT if low or budget is not None else _FAST:
+            size = self.n * self._row_bytes(encoding, rerank, copies)
+            if budget is not None and size > budget:
+                break
+            if encoding == "float32":
+                self.reasons.append("no short code kept the neighbors of the sample, so that vectors are kept as they are")
+                return encoding, rerank
+            kept = self.self_test(encoding, rerank)
+            wanted = 1 - (1 - self.recall) * _LOST_TO_CODES
+            text = f"{encoding}{f' and {rerank}' if rerank else ''} kept {kept:.1%} of the {self.k} nearest in a sample"
+            if kept >= wanted:
+                self.reasons.append(f"{text}, {'and lists lose the rest' if lists else 'which is enough'}")
+                return encoding, rerank
+            self.reasons.append(f"{text}, too few for recall {self.recall:g}")
+        raise NotImplementedError(
+            f"{self.n:,} vectors of {self.width} numbers at recall {self.recall:g} do not fit memory={budget:,}: "
+            f"{'; '.join(self.reasons) or 'the smallest codes take more'}; less recall or more memory works"
+        )
+
+    def _row_bytes(self, encoding: str, rerank: str | None, copies: float) -> float:
+        return copies * (code_bytes(encoding, self.width) + 12) + 4 + (code_bytes(rerank, self.width) + 4 if rerank else 0)
+
+    def self_test(self, encoding: str, rerank: str | None) -> float:
+        """The share of the true neighbors that codes find among all vectors of a sample."""
+        queries, rows, truth = self._trial()
+        index = Index(self.width, metric=self.metric, encoding=encoding, rerank=rerank, seed=self.seed)
+        index._native.train(len(rows), rows, self.n_threads, None)
+        index._add(rows, None, replace=False, n_threads=self.n_threads)
+        found = index._native.snapshot().search(queries, truth.shape[1], (None, None), None, self.n_threads, None)[0]
+        return float((found[:, :, None] == truth[:, None, :]).any(axis=2).mean())
+
+    def _trial(self) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.int64]]:
+        if not hasattr(self, "_kept_trial"):
+            size = min(self.n, _TRIAL_ROWS + _TRIAL_QUERIES)
+            positions = self.random.choice(self.n, size=size, replace=False)
+            n_queries = min(_TRIAL_QUERIES, max(1, size // 4))
+            queries = self._rows(positions[:n_queries]).astype(np.float32)
+            rows = self._rows(positions[n_queries:])
+            truth = knn(rows, queries, min(self.k, len(rows)), metric=self.metric, n_threads=self.n_threads).ids
+            self._kept_trial = queries, rows, truth
+        return self._kept_trial
+
+    def _calibrate(self, index: Index, ids: NDArray[Any], queries: Matrix | None) -> None:
+        snapshot = index._native.snapshot()
+        if queries is None:
+            if not len(self.held):
+                return
+            values = self._rows(self.held).astype(np.float32)
+            held_ids = ids[self.held]
+            snapshot = snapshot.without(held_ids.tolist() if held_ids.dtype == object else held_ids)
+        else:
+            values = arrays.ready(queries, arrays.FLOAT32, "queries")
+        truth = self._truth(values, ids, len(snapshot))
+        index._calibrate(snapshot, values, truth, self.k, self.recall, self.n_threads)
+
+    def _truth(
+        self, queries: NDArray[np.float32], ids: NDArray[Any], n: int
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """The true neighbors among the vectors that are not held out."""
+        wanted = min(max(100, self.k), n)
+        extra = 8 + math.ceil(4 * wanted * len(self.held) / max(1, self.n))
+        while True:
+            found = knn(
+                self.matrix, queries, min(self.n, wanted + extra), metric=self.metric, n_threads=self.n_threads
+            )
+            positions, distances = found
+            if not len(self.held):
+                break
+            kept = ~np.isin(positions, self.held)
+            enough = int(kept.sum(axis=1).min())
+            if enough >= wanted or wanted + extra >= self.n:
+                # Those that are kept first, in their order.
+                order = np.argsort(~kept, axis=1, kind="stable")[:, :enough]
+                positions = np.take_along_axis(positions, order, axis=1)
+                distances = np.take_along_axis(distances, order, axis=1)
+                break
+            extra *= 4
+        return ids[positions], distances
+
+
+def lists_for(n: int) -> int:
+    """How many lists suit `n` vectors."""
+    return min(1 << 20, max(32, -(-int(2.5 * math.sqrt(n)) // 32) * 32))
+
+
+def code_bytes(encoding: str, dim: int) -> int:
+    """Bytes of one vector's code."""
+    whole = {"float32": 4 * dim, "float16": 2 * dim, "bfloat16": 2 * dim, "int8": dim, "uint8": dim, "scalar8": dim}
+    if encoding in whole:
+        return whole[encoding] + (dim if encoding in ("float32", "float16", "bfloat16") else 0)
+    if encoding == "scalar4":
+        return -(-dim // 2)
+    numbers = [int(number) for number in encoding[encoding.index("(") + 1 : -1].split(",")]
+    return -(-(numbers[0] * numbers[1] if len(numbers) == 2 else numbers[0] * dim) // 8)
+
+
+def _bytes(memory: object) -> int:
+    if isinstance(memory, (int, np.integer)) and not isinstance(memory, bool) and memory > 0:
+        return int(memory)
+    raise ArgumentError(f"memory must be a number of bytes above 0 or 'low', got {memory!r}")
+
+
+def _smaller(encoding: str, metric: str) -> tuple[str, ...]:
+    smaller = {
+        "float32": ("float16", "bfloat16", "int8", "uint8"),
+        "float16": ("int8", "uint8"),
+        "bfloat16": ("int8", "uint8"),
+    }
+    short = () if metric in _UNLISTABLE else ("scalar8", "scalar4", "rabitq(1)")
+    return smaller.get(encoding, ()) + short
