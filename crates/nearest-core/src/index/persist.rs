@@ -457,7 +457,12 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
             return Err(wrong());
         }
         last = list;
-        filled.get_mut(list as usize).ok_or_else(wrong)?.blocks.push(block);
+        let of_list = &mut filled.get_mut(list as usize).ok_or_else(wrong)?.blocks;
+        // All but the last of a list are full.
+        if of_list.last().is_some_and(|last: &Block| last.n_rows() != BLOCK_PLACES) {
+            return Err(wrong());
+        }
+        of_list.push(block);
     }
     if start != n_bytes {
         return Err(Error::format(format!(

@@ -28,13 +28,13 @@ mod update;
 use std::sync::Arc;
 
 pub use assign::{Assigned, Assigner, Coded};
-pub use block::{BLOCK_PLACES, Block, List, Term};
+pub use block::{BLOCK_PLACES, Block, List, Panel, Term};
 pub use coding::{Codec, CodedQueries, Coding, Loss, QueryCodes, Scratch as CodingScratch};
 pub use frame::Frame;
-use nearest_kernels::Kernels;
+use nearest_kernels::{Kernels, PANEL_ROWS};
 pub use pool::Estimate;
 pub use route::{Probes, Reach, Router, Scratch as RouteScratch};
-pub use search::{Goal, Kept, ListSearch};
+pub use search::{Goal, Kept, ListSearch, Pair, PairBuffers};
 pub use train::{Codes, Plan, train};
 pub use update::{Entries, Packer};
 
@@ -125,31 +125,37 @@ impl Lists {
         self.lists.iter().map(|list| list.n_bytes()).sum::<usize>() + self.router.memory_bytes()
     }
 
-    /// The vector of a row that is in a list, in the frame; integers as they are. Nothing if it is not there.
-    pub fn find(&self, list: u32, row: crate::column::Row, out: &mut [f32]) -> Option<()> {
-        let found = self.lists.get(list as usize)?;
-        let mut first = 0;
-        for block in &found.blocks {
-            if let Some(at) = block.rows().iter().position(|&other| other == row) {
-                self.decode_at(list, first + at, out);
-                return Some(());
+    /// The place of a row that is in a list; nothing if it is not there.
+    pub fn place(&self, list: u32, row: crate::column::Row) -> Option<u32> {
+        let rows = self.lists.get(list as usize)?.rows();
+        rows.zip(0..).find(|&(other, _)| other == row).map(|(_, place)| place)
+    }
+
+    /// The block of a place of a list, and the place in it.
+    pub fn block(&self, list: u32, place: u32) -> (&Block, usize) {
+        // All but the last are full.
+        let (block, at) = (place as usize / BLOCK_PLACES, place as usize % BLOCK_PLACES);
+        (&self.lists[list as usize].blocks[block], at)
+    }
+
+    /// Asks for what [`Lists::decode_at`] will read.
+    pub fn prefetch_at(&self, kernels: &Kernels, list: u32, place: u32) {
+        let (block, at) = self.block(list, place);
+        let (panel, row) = (block.panel(at / PANEL_ROWS), at % PANEL_ROWS);
+        if self.coding.is_bytes() {
+            for group in panel.codes.chunks_exact(4 * PANEL_ROWS) {
+                kernels.prefetch(&group[4 * row..4 * row + 4]);
             }
-            first += block.n_rows();
+        } else {
+            kernels.prefetch(panel.codes);
         }
-        None
     }
 
     /// The vector at a place of a list, in the frame; integers as they are.
-    pub fn decode_at(&self, list: u32, mut place: usize, out: &mut [f32]) {
-        let mut code = vec![0; self.coding.code_bytes()];
-        for block in &self.lists[list as usize].blocks {
-            if place < block.n_rows() {
-                block.code(&self.coding, place, &mut code);
-                let scale = block.term(place).scale;
-                return self.coding.decode(&code, scale, self.router.centroid(list), out);
-            }
-            place -= block.n_rows();
-        }
-        unreachable!("a place of this list");
+    pub fn decode_at(&self, kernels: &Kernels, list: u32, place: u32, bytes: &mut Vec<u8>, out: &mut [f32]) {
+        let (block, at) = self.block(list, place);
+        let (panel, row) = (block.panel(at / PANEL_ROWS), at % PANEL_ROWS);
+        let centroid = self.router.centroid(list);
+        self.coding.decode_in_panel(kernels, (panel.codes, row), panel.scales[row], centroid, bytes, out);
     }
 }

@@ -125,8 +125,8 @@ impl Lists {
                     blocks.iter().take_while(|block| block.n_rows() == BLOCK_PLACES).count()
                 };
                 let moved = blocks[n_kept..].iter().flat_map(|block| {
-                    let rows = block.rows().iter().enumerate();
-                    rows.filter(|&(_, &row)| !drop_dead || live.contains(row)).map(move |(at, _)| (block, at))
+                    let rows = block.rows().enumerate();
+                    rows.filter(|&(_, row)| !drop_dead || live.contains(row)).map(move |(at, _)| (block, at))
                 });
                 Some(Plan { list, kept: &blocks[..n_kept], moved: moved.collect(), added })
             })
@@ -193,8 +193,8 @@ impl Lists {
             .filter(|(_, list)| list.rows().any(|row| number(row) != Some(row)))
             .map(|(list, of)| {
                 let moved = of.blocks.iter().flat_map(|block| {
-                    let rows = block.rows().iter().enumerate();
-                    rows.filter(|&(_, &row)| number(row).is_some()).map(move |(at, _)| (block, at))
+                    let rows = block.rows().enumerate();
+                    rows.filter(|&(_, row)| number(row).is_some()).map(move |(at, _)| (block, at))
                 });
                 Plan { list, kept: &[], moved: moved.collect(), added: &[] }
             })
@@ -258,8 +258,8 @@ impl Packer {
             return list.blocks.iter().try_for_each(|block| out(block.bytes()));
         }
         let moved = list.blocks.iter().flat_map(|block| {
-            let rows = block.rows().iter().enumerate();
-            rows.filter(|&(_, &row)| number(row).is_some()).map(move |(at, _)| (block, at))
+            let rows = block.rows().enumerate();
+            rows.filter(|&(_, row)| number(row).is_some()).map(move |(at, _)| (block, at))
         });
         let plan = Plan { list: 0, kept: &[], moved: moved.collect(), added: &[] };
         let mut bytes = Vec::new();
@@ -278,11 +278,12 @@ impl Packer {
     /// Packs the codes and terms that were gathered.
     fn write_block(&mut self, coding: &Coding, bytes: &mut [u8]) {
         let panel_bytes = coding.panel_bytes();
+        let units = bytes.chunks_exact_mut(Block::size(1, panel_bytes));
         let codes = self.codes.chunks(PANEL_ROWS * coding.code_bytes());
-        for (codes, panel) in codes.zip(bytes.chunks_mut(panel_bytes)) {
-            coding.pack_panel(codes, panel, &mut self.coder);
+        for ((unit, codes), terms) in units.zip(codes).zip(self.terms.chunks(PANEL_ROWS)) {
+            coding.pack_panel(codes, &mut unit[..panel_bytes], &mut self.coder);
+            Block::write_terms(unit, terms);
         }
-        Block::write_terms(bytes, &self.terms, panel_bytes);
     }
 
     /// Codes and terms of some rows of a plan.
