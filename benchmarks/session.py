@@ -218,6 +218,7 @@ class Session:
             results: list[sweep.AtRecall] = []
             for recall in recalls:
                 entries, left = sweep.chosen(curves, recall)
+                entries = [sweep.spinning(entry) for entry in entries]
                 key = f"{name}, {n_threads} {'thread' if n_threads == 1 else 'threads'}, recall {recall:g}"
                 self.say(f"{key}: {len(entries)} methods")
                 comparison = runner.compare(
@@ -231,7 +232,9 @@ class Session:
                 for one in found[:1] + [one for one in (sweep.best_own(found),) if one is not None]:
                     self.say(f"  {one.label}: {one.queries_per_second:,.0f}/s")
             # One table a number of threads, one recall after another.
-            rows = [row for recall in recalls for row in report.at_recall_rows([r for r in results if r.recall == recall])]
+            rows = [
+                row for recall in recalls for row in report.at_recall_rows([r for r in results if r.recall == recall])
+            ]
             title = f"{name}, {mode}, {n_threads} {'thread' if n_threads == 1 else 'threads'}"
             self.table(title, report.AT_RECALL_HEAD, rows, about=str(data))
 
@@ -396,7 +399,9 @@ class Session:
             for curve in curves:
                 families.setdefault(curve.entry.family, []).extend(curve.points)
             pairs = {
-                family: [(point.recall, point.queries_per_second) for point in sweep.frontier(points) if point.recall > 0.5]
+                family: [
+                    (point.recall, point.queries_per_second) for point in sweep.frontier(points) if point.recall > 0.5
+                ]
                 for family, points in families.items()
             }
             to = path.with_name(f"{path.stem}-{number}.png")

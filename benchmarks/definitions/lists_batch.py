@@ -1,4 +1,4 @@
-"""Many queries at once, k = 10: inverted lists against the best of other libraries, at recall 0.90, 0.95 and 0.99.
+"""Many queries at once, k = 10: inverted lists against the best of others, at recall 0.90, 0.95 and 0.99.
 
 Every family of methods is swept over all its parameter sets (at least four for each); at each recall its best one then
 runs in turns against all the others, at the two efforts next to that recall, and the speed at exactly the recall is

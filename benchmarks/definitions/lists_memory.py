@@ -52,4 +52,6 @@ def claims(session: Session) -> None:
             one: sweep.AtRecall | None = next((one for one in found if one.family == family), None)
             size = one.bytes_a_vector()["account_bytes_a_vector"] if one is not None else None
             share = None if size is None or data is None else size / (4 * data.dim)
-            session.claim_most(f"{key}: bytes of {family}, as a share of float32", share, most, lambda value: f"{value:.3f}")
+            session.claim_most(
+                f"{key}: bytes of {family}, as a share of float32", share, most, lambda value: f"{value:.3f}"
+            )

@@ -1,4 +1,4 @@
-"""One query a call, k = 10, 1 thread: inverted lists against the best of other libraries, at recall 0.90, 0.95 and 0.99.
+"""One query a call, k = 10, 1 thread: inverted lists against the best of others, at recall 0.90, 0.95 and 0.99.
 
 As `lists-batch`, but for single queries: parameter sets that are best for batches need not be the best here.
 """

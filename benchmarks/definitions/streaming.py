@@ -1,8 +1,8 @@
 """Inverted lists under change: 10 rounds, each removing 20 % of the vectors and adding them again.
 
-At random, and cluster by cluster, so that whole lists empty and fill again. After each round, recall@10 and speed at the
-effort at which the index, as it was built, reached 0.95; an index that is built anew has that recall again, so that what
-is lost is what change costs.
+At random, and cluster by cluster, so that whole lists empty and fill again. After each round, recall@10 and speed at
+the effort at which the index, as it was built, reached 0.95; an index that is built anew has that recall again, so that
+what is lost is what change costs.
 """
 
 from __future__ import annotations

