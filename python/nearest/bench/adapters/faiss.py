@@ -138,7 +138,7 @@ class Faiss(Adapter):
         rabitq += [f"RR{info.dim},IVF{middle},RaBitQfs4", f"RR{info.dim},IVF{middle},RaBitQfs4,RFlat"]
         families = ("IVF-PQ fast-scan", pq, (3, 6, 12, 25, 50)), ("IVF-RaBitQ", rabitq, (4, 10, 25, 60, 150))
         # Batches find their lists, and builds their centroids, by OpenBLAS: as fast as it can be made to be. Threads
-        # that spin where they wait make a build of many small steps take ten times as long once a CPU is busy otherwise.
+        # that spin where they wait make a build of many small steps ten times as long once a CPU is busy otherwise.
         environment = {**blas_environments()[-1][1], "OMP_WAIT_POLICY": "PASSIVE"}
         sets = []
         for family, factories, factors in families:

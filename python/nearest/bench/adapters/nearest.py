@@ -43,7 +43,8 @@ class _Index(Built):
 
     def scanned_bytes(self) -> int | None:
         index = self.index
-        if not isinstance(index.structure, Exact):
+        structure: object = index.structure
+        if not isinstance(structure, Exact):
             return None
         width = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "binary": 1 / 8}[index.encoding]
         # Of rows that have a shadow, its 8 bits a dimension; what survives comes on top.
