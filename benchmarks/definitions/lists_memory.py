@@ -20,6 +20,8 @@ SETS = ("wordnet", "photos", "patches")
 PEERS = ("nearest", "faiss")
 MOST = {FAST: 0.55, COMPACT: 0.2}
 
+_whole: dict[str, int] = {}
+
 
 def measure(session: Session) -> None:
     session.without_lists()
@@ -32,8 +34,9 @@ def measure(session: Session) -> None:
         whole = 4 * data.dim
         rows = []
         for key, found in session.at_recall.items():
-            if not key.startswith(f"{spec}, "):
+            if key in _whole:
                 continue
+            _whole[key] = whole
             for one in found:
                 sizes = one.bytes_a_vector()
                 share = (sizes["account_bytes_a_vector"] or 0.0) / whole
@@ -46,12 +49,10 @@ def measure(session: Session) -> None:
 
 def claims(session: Session) -> None:
     for key, found in session.at_recall.items():
-        spec = key.partition(",")[0]
-        data = session.data(spec)
         for family, most in MOST.items():
             one: sweep.AtRecall | None = next((one for one in found if one.family == family), None)
             size = one.bytes_a_vector()["account_bytes_a_vector"] if one is not None else None
-            share = None if size is None or data is None else size / (4 * data.dim)
+            share = None if size is None else size / _whole[key]
             session.claim_most(
                 f"{key}: bytes of {family}, as a share of float32", share, most, lambda value: f"{value:.3f}"
             )

@@ -168,8 +168,8 @@ def build_lists(
 ) -> Index:
     """An index of inverted lists, by the very choices named."""
     structure: Any = vars(nearest)["Lists"](n_lists)
-    if rerank is None or "rerank" in inspect.signature(build).parameters:
-        options: dict[str, Any] = {} if rerank is None else {"rerank": rerank}
+    if "rerank" in inspect.signature(build).parameters:
+        options: dict[str, Any] = {"rerank": rerank}
         return build(
             vectors,
             metric=metric,
@@ -182,7 +182,7 @@ def build_lists(
             progress=False,
             **options,
         )
-    # `add` takes as many threads as there are CPUs.
+    # `build` would choose for itself whether to rerank. `add` takes as many threads as there are CPUs.
     index = Index(vectors.shape[1], metric=metric, structure=structure, encoding=encoding, rerank=rerank, seed=seed)
     index.add(vectors, ids)
     return index
