@@ -104,8 +104,8 @@ def interpolated(points: Sequence[tuple[float, float]], recall: float) -> float 
 
     Examples
     --------
-    >>> interpolated([(0.9, 1000.0), (1.0, 10.0)], 0.95)
-    100.00000000000001
+    >>> round(interpolated([(0.9, 1000.0), (1.0, 10.0)], 0.95))
+    100
     >>> interpolated([(0.97, 500.0)], 0.95), interpolated([(0.9, 1000.0)], 0.95)
     (500.0, None)
     """
