@@ -43,6 +43,7 @@ pub use kernels::Kernels;
 pub use panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, pack_panel_f32, panel_depth};
 pub use quantise::{QueryCode, RowCode};
 pub use rows::Rows;
+pub use sums::prefetch;
 
 /// The largest number of dimensions.
 ///

@@ -18,6 +18,8 @@ use crate::work::Work;
 
 /// Rows that one task codes.
 const CODED_ROWS: usize = 512;
+/// How many rows ahead the next to be summed are asked for: they lie anywhere.
+const AHEAD: usize = 2;
 /// Rows that one task sums, about.
 const SUMMED_ROWS: usize = 2048;
 
@@ -78,6 +80,16 @@ impl<'a, P: Points> Coded<'a, P> {
 
     fn weight(&self, row: usize) -> f64 {
         self.weights.map_or(1.0, |weights| f64::from(weights[self.points.place(row)]))
+    }
+
+    /// Adds `sign` times the weighted points to `sums`.
+    fn add(&self, rows: &[u32], sign: f64, sums: &mut [f64], scratch: &mut Vec<f32>) {
+        for (i, &row) in rows.iter().enumerate() {
+            if let Some(&next) = rows.get(i + AHEAD) {
+                self.points.prefetch(next as usize);
+            }
+            self.points.add(self.kernels, row as usize, sign * self.weight(row as usize), sums, scratch);
+        }
     }
 
     /// The nearest centroid of each point into `places`; how many changed.
@@ -142,7 +154,7 @@ fn centre_of<P: Points>(kernels: &Kernels, points: &P) -> Result<Vec<f32>> {
     Ok(sums.into_iter().map(|sum| (sum / n_rows as f64) as f32).collect())
 }
 
-/// Which points are in which cluster.
+/// Points by cluster.
 #[derive(Debug, Default)]
 struct Members {
     /// The points, by cluster and then by position.
@@ -152,14 +164,17 @@ struct Members {
 }
 
 impl Members {
-    fn sort(&mut self, places: &[u32], k: usize) {
+    /// Those of `places` that `wanted` wants.
+    fn sort(&mut self, places: &[u32], k: usize, wanted: impl Fn(usize) -> bool) {
         let mut starts = vec![0usize; k + 1];
-        places.iter().for_each(|&place| starts[place as usize + 1] += 1);
+        for (row, &place) in places.iter().enumerate() {
+            starts[place as usize + 1] += usize::from(wanted(row));
+        }
         for i in 0..k {
             starts[i + 1] += starts[i];
         }
-        self.order.resize(places.len(), 0);
-        for (row, &place) in places.iter().enumerate() {
+        self.order.resize(starts[k], 0);
+        for (row, &place) in places.iter().enumerate().filter(|(row, _)| wanted(*row)) {
             let at = &mut starts[place as usize];
             self.order[*at] = row as u32;
             *at += 1;
@@ -171,6 +186,27 @@ impl Members {
     fn of(&self, cluster: usize) -> &[u32] {
         let start = if cluster == 0 { 0 } else { self.ends[cluster - 1] };
         &self.order[start..self.ends[cluster]]
+    }
+}
+
+/// Who is where, who came and who left.
+#[derive(Debug, Default)]
+struct Changes {
+    all: Members,
+    came: Members,
+    left: Members,
+}
+
+impl Changes {
+    /// From `before`, which holds no places in the first iteration, to `places`.
+    fn sort(&mut self, before: &[u32], places: &[u32], k: usize, first: bool) {
+        self.all.sort(places, k, |_| true);
+        self.came.sort(places, k, |row| before[row] != places[row]);
+        if first {
+            self.left = Members { order: Vec::new(), ends: vec![0; k] };
+        } else {
+            self.left.sort(before, k, |row| before[row] != places[row]);
+        }
     }
 }
 
@@ -213,8 +249,9 @@ pub(super) fn iterate<P: Points>(
 ) -> Result<Outcome> {
     let (n, dim) = (coded.len(), coded.dim);
     let k = centroids.len() / dim;
-    let mut places = vec![u32::MAX; n];
-    let mut members = Members::default();
+    let (mut places, mut before) = (vec![u32::MAX; n], Vec::new());
+    let mut changes = Changes::default();
+    let mut sums = vec![0.0; k * dim];
     let mut clusters = vec![Cluster::default(); k];
     let mut objective = Vec::with_capacity(plan.n_iterations);
     let mut floats = false;
@@ -228,53 +265,69 @@ pub(super) fn iterate<P: Points>(
         if floats {
             prepared.prepare_floats();
         }
+        before.clone_from(&places);
         let moved = coded.assign(&prepared, floats, &mut places, work)?;
-        members.sort(&places, k);
+        changes.sort(&before, &places, k, iteration == 0);
         let mut means = vec![0.0; k * dim];
-        update(coded, &centroids, &members, plan, &mut means, &mut clusters, work)?;
+        let state = State { sums: &mut sums, means: &mut means, clusters: &mut clusters };
+        update(coded, &centroids, &changes, plan, state, work)?;
         let (cost, weight) = clusters.iter().fold((0.0, 0.0), |sums, c| (sums.0 + c.cost, sums.1 + c.weight));
         objective.push(cost / weight);
-        let split = fill_empty(coded, &mut means, &mut clusters, &members, plan, iteration)?;
+        let split = fill_empty(coded, &mut means, &mut clusters, &changes.all, plan, iteration)?;
         centroids = means;
         if moved == 0 && !split {
             break;
         }
     }
-    let sizes = (0..k).map(|cluster| members.of(cluster).len() as u64).collect();
+    let sizes = (0..k).map(|cluster| changes.all.of(cluster).len() as u64).collect();
     Ok(Outcome { centroids, objective, sizes })
 }
 
+/// What an update writes, cluster by cluster.
+struct State<'a> {
+    /// Σ weight x.
+    sums: &'a mut [f64],
+    means: &'a mut [f32],
+    clusters: &'a mut [Cluster],
+}
+
 /// Moves centroids to the means of their points: from `centroids` to `means`.
+///
+/// Only who came and who left is added and taken off, where that is less than all.
 fn update<P: Points>(
     coded: &Coded<'_, P>,
     centroids: &[f32],
-    members: &Members,
+    changes: &Changes,
     plan: &Plan,
-    means: &mut [f32],
-    clusters: &mut [Cluster],
+    State { sums, means, clusters }: State<'_>,
     work: &Work<'_>,
 ) -> Result<()> {
     let (n, k, dim) = (coded.len(), clusters.len(), coded.dim);
     let per_task = (k * SUMMED_ROWS).div_ceil(n).clamp(1, k);
-    let (means, clusters) = (split(means, per_task * dim), split(clusters, per_task));
-    let scratch = || (vec![0.0; dim], Vec::new());
-    work.for_each(STAGE, clusters.len(), scratch, |(sums, row), task| {
-        let (mut means, mut clusters) = (lock(&means[task]), lock(&clusters[task]));
-        for (i, cluster) in clusters.iter_mut().enumerate() {
+    let (sums, means) = (split(sums, per_task * dim), split(means, per_task * dim));
+    let clusters = split(clusters, per_task);
+    work.for_each(STAGE, clusters.len(), Vec::new, |row, task| {
+        let (mut sums, mut means) = (lock(&sums[task]), lock(&means[task]));
+        for (i, cluster) in lock(&clusters[task]).iter_mut().enumerate() {
             let place = task * per_task + i;
+            let sums = &mut sums[i * dim..][..dim];
             let (before, mean) = (&centroids[place * dim..][..dim], &mut means[i * dim..][..dim]);
-            let rows = members.of(place);
-            sums.fill(0.0);
+            let (all, came, left) = (changes.all.of(place), changes.came.of(place), changes.left.of(place));
+            if came.len() + left.len() < all.len() {
+                coded.add(left, -1.0, sums, row);
+                coded.add(came, 1.0, sums, row);
+            } else {
+                sums.fill(0.0);
+                coded.add(all, 1.0, sums, row);
+            }
             let (mut weight, mut squares) = (0.0, 0.0);
-            for &member in rows {
-                let member = member as usize;
-                let w = coded.weight(member);
-                coded.points.add(coded.kernels, member, w, sums, row);
+            for &member in all {
+                let w = coded.weight(member as usize);
                 weight += w;
-                squares += w * coded.squares[member];
+                squares += w * coded.squares[member as usize];
             }
             mean.copy_from_slice(before);
-            *cluster = Cluster { size: rows.len(), weight, ..Cluster::default() };
+            *cluster = Cluster { size: all.len(), weight, ..Cluster::default() };
             if weight > 0.0 {
                 let cost = |c: &[f32]| cost(squares, weight, sums, c, &coded.centre);
                 cluster.cost = cost(before);

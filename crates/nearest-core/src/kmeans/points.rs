@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use nearest_kernels::Kernels;
+use nearest_kernels::{Kernels, prefetch};
 
 use crate::stored::Stored;
 
@@ -21,6 +21,9 @@ pub trait Points: Sync {
 
     /// Copies some of them, row by row, to `out`, which is as long as they are.
     fn read(&self, rows: Range<usize>, out: &mut [f32]);
+
+    /// Says that a vector will be added soon.
+    fn prefetch(&self, _row: usize) {}
 
     /// Adds `weight` times a vector to `sums`. `scratch` is this worker's, for those that must be converted.
     fn add(&self, kernels: &Kernels, row: usize, weight: f64, sums: &mut [f64], scratch: &mut Vec<f32>) {
@@ -64,6 +67,10 @@ impl<T: Stored> Points for Side<'_, T> {
         for (out, value) in out.iter_mut().zip(values) {
             *out = value.to_f32();
         }
+    }
+
+    fn prefetch(&self, row: usize) {
+        prefetch(self.row(row));
     }
 
     fn add(&self, kernels: &Kernels, row: usize, weight: f64, sums: &mut [f64], _: &mut Vec<f32>) {
@@ -140,6 +147,10 @@ impl<P: Points> Points for Sample<'_, P> {
                 row.iter_mut().for_each(|value| *value *= factor);
             }
         }
+    }
+
+    fn prefetch(&self, row: usize) {
+        self.points.prefetch(self.place(row));
     }
 
     fn add(&self, kernels: &Kernels, row: usize, weight: f64, sums: &mut [f64], scratch: &mut Vec<f32>) {
