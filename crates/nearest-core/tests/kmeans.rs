@@ -251,6 +251,27 @@ fn scale_and_offset_change_little() {
 }
 
 #[test]
+fn balanced_clusters_are_of_like_sizes() {
+    // Groups of very different sizes and spreads.
+    let mut points = groups(9000, 12, 5, 0.2, 20);
+    points.extend(groups(900, 12, 200, 0.5, 21));
+    let largest = |found: &KMeans| *found.sizes.iter().max().unwrap() as f64 / (9900.0 / 100.0);
+    for weights in [None, Some(vec![0.25; 9900])] {
+        let settings = Settings { n_iterations: 15, weights: weights.as_deref(), ..Settings::new(100) };
+        let plain = run(&points, 12, &settings).unwrap();
+        let found = run(&points, 12, &Settings { balanced: true, ..settings }).unwrap();
+        assert!(largest(&found) <= 2.2, "{} (plain: {})", largest(&found), largest(&plain));
+        assert_eq!(found.sizes.iter().sum::<u64>(), 9900);
+    }
+    // What is all in one place cannot be cut.
+    let mut points = vec![1.0f32; 3000 * 4];
+    points.extend(groups(1000, 4, 50, 0.5, 22));
+    let found = run(&points, 4, &Settings { balanced: true, ..Settings::new(40) }).unwrap();
+    assert!(found.sizes.iter().any(|&size| size >= 3000));
+    assert!(found.objective[9] < found.objective[1]);
+}
+
+#[test]
 fn weights_count_as_copies() {
     let points = groups(500, 6, 10, 0.5, 9);
     let weights: Vec<f32> = (0..500).map(|i| (i % 4) as f32).collect();

@@ -4,13 +4,13 @@
 //! one order, that of the points of one cluster and then that of the clusters, whoever computes it: for one seed results
 //! have the same bits for any number of threads.
 
-use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nearest_kernels::{Kernels, PANEL_ROWS, pack_panel_bytes, panel_depth};
 
 use super::assign::{Buffers, Centroids, lock, split};
 use super::points::{Points, Sample};
+use super::split::Splitter;
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::random::Random;
@@ -18,6 +18,8 @@ use crate::work::Work;
 
 /// Rows that one task codes.
 const CODED_ROWS: usize = 512;
+/// The last iterations, in which balanced clusters are left to settle.
+const SETTLING: usize = 3;
 /// How many rows ahead the next to be summed are asked for: they lie anywhere.
 const AHEAD: usize = 2;
 /// Rows that one task sums, about.
@@ -29,7 +31,7 @@ pub(super) struct Coded<'a, P> {
     pub(super) kernels: &'static Kernels,
     pub(super) points: &'a Sample<'a, P>,
     pub(super) weights: Option<&'a [f32]>,
-    dim: usize,
+    pub(super) dim: usize,
     centre: Vec<f32>,
     panels: Buffer,
     scales: Vec<f32>,
@@ -78,7 +80,7 @@ impl<'a, P: Points> Coded<'a, P> {
         self.scales.len()
     }
 
-    fn weight(&self, row: usize) -> f64 {
+    pub(super) fn weight(&self, row: usize) -> f64 {
         self.weights.map_or(1.0, |weights| f64::from(weights[self.points.place(row)]))
     }
 
@@ -156,7 +158,7 @@ fn centre_of<P: Points>(kernels: &Kernels, points: &P) -> Result<Vec<f32>> {
 
 /// Points by cluster.
 #[derive(Debug, Default)]
-struct Members {
+pub(super) struct Members {
     /// The points, by cluster and then by position.
     order: Vec<u32>,
     /// Where each cluster ends.
@@ -183,7 +185,7 @@ impl Members {
         self.ends = starts;
     }
 
-    fn of(&self, cluster: usize) -> &[u32] {
+    pub(super) fn of(&self, cluster: usize) -> &[u32] {
         let start = if cluster == 0 { 0 } else { self.ends[cluster - 1] };
         &self.order[start..self.ends[cluster]]
     }
@@ -212,14 +214,14 @@ impl Changes {
 
 /// What a cluster has.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cluster {
-    size: usize,
+pub(super) struct Cluster {
+    pub(super) size: usize,
     /// Of all its points together.
-    weight: f64,
+    pub(super) weight: f64,
     /// Σ weight ‖x − c‖², c being what the points were assigned by.
     cost: f64,
     /// The same with their mean.
-    cost_after: f64,
+    pub(super) cost_after: f64,
 }
 
 /// What is asked of the iterations.
@@ -227,6 +229,7 @@ struct Cluster {
 pub(super) struct Plan {
     pub(super) n_iterations: usize,
     pub(super) spherical: bool,
+    pub(super) balanced: bool,
     pub(super) seed: u64,
 }
 
@@ -273,9 +276,14 @@ pub(super) fn iterate<P: Points>(
         update(coded, &centroids, &changes, plan, state, work)?;
         let (cost, weight) = clusters.iter().fold((0.0, 0.0), |sums, c| (sums.0 + c.cost, sums.1 + c.weight));
         objective.push(cost / weight);
-        let split = fill_empty(coded, &mut means, &mut clusters, &changes.all, plan, iteration)?;
+        let last = iteration + 1 == plan.n_iterations;
+        let mut splitter = Splitter::new(coded, &changes.all, plan, iteration);
+        let mut n_split = splitter.fill_empty(&mut means, &clusters, last)?;
+        if plan.balanced && iteration + SETTLING < plan.n_iterations {
+            n_split += splitter.balance(&mut means, &clusters)?;
+        }
         centroids = means;
-        if moved == 0 && !split {
+        if moved == 0 && n_split == 0 {
             break;
         }
     }
@@ -355,88 +363,13 @@ fn cost(squares: f64, weight: f64, sums: &[f64], centroid: &[f32], centre: &[f32
 }
 
 /// Gives a mean length 1; points in all directions leave the centroid where it was.
-fn normalise(mean: &mut [f32], before: &[f32]) {
+pub(super) fn normalise(mean: &mut [f32], before: &[f32]) {
     let length = mean.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt();
     if length > 0.0 {
         mean.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
     } else {
         mean.copy_from_slice(before);
     }
-}
-
-/// A cluster that could give points away; the costliest comes first, of equal ones the first.
-#[derive(PartialEq)]
-struct Donor {
-    cost: f64,
-    cluster: usize,
-}
-
-impl Eq for Donor {}
-
-impl Ord for Donor {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.cost.total_cmp(&other.cost).then(other.cluster.cmp(&self.cluster))
-    }
-}
-
-impl PartialOrd for Donor {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// Puts the centroid of each empty cluster on a point of the cluster that costs most, which then counts for half.
-/// Whether there was one; where all points lie on their centroids, empty clusters stay where they are.
-fn fill_empty<P: Points>(
-    coded: &Coded<'_, P>,
-    means: &mut [f32],
-    clusters: &mut [Cluster],
-    members: &Members,
-    plan: &Plan,
-    iteration: usize,
-) -> Result<bool> {
-    let dim = coded.dim;
-    if clusters.iter().all(|cluster| cluster.weight > 0.0) {
-        return Ok(false);
-    }
-    let mut random = Random::new(plan.seed, 1 + iteration as u64);
-    let mut donors: BinaryHeap<Donor> = clusters
-        .iter()
-        .enumerate()
-        .filter(|(_, cluster)| cluster.size > 1 && cluster.cost_after > 0.0)
-        .map(|(cluster, found)| Donor { cost: found.cost_after, cluster })
-        .collect();
-    let mut filled = false;
-    let mut row = Buffers::default();
-    for empty in 0..clusters.len() {
-        if clusters[empty].weight > 0.0 {
-            continue;
-        }
-        // A donor whose points all lie on its centroid only seemed to cost something.
-        while let Some(Donor { cost, cluster }) = donors.pop() {
-            let rows = members.of(cluster);
-            let first = random.below(rows.len());
-            let mut found = false;
-            for member in rows[first..].iter().chain(&rows[..first]) {
-                let member = *member as usize;
-                row.read(coded.kernels, coded.points, member..member + 1)?;
-                if coded.weight(member) > 0.0 && row.rows() != &means[cluster * dim..][..dim] {
-                    found = true;
-                    break;
-                }
-            }
-            if found {
-                means[empty * dim..][..dim].copy_from_slice(row.rows());
-                donors.push(Donor { cost: cost / 2.0, cluster });
-                filled = true;
-                break;
-            }
-        }
-        if donors.is_empty() {
-            break;
-        }
-    }
-    Ok(filled)
 }
 
 /// The first centroids: random points, each at most once.

@@ -5,10 +5,12 @@
 //! | `points.rs` | what is clustered: rows that can be read as float32, wherever they lie |
 //! | `assign.rs` | the nearest centroid of each of many points, by 8-bit codes |
 //! | `lloyd.rs` | the iterations of Lloyd (1982) |
+//! | `split.rs` | clusters cut in two, for those that are empty and to even out sizes |
 
 mod assign;
 mod lloyd;
 mod points;
+mod split;
 
 pub use assign::{Assigned, assign, assign_two};
 pub use points::{Points, Read, Side};
@@ -30,6 +32,8 @@ pub struct Settings<'a> {
     pub n_iterations: usize,
     /// Whether only directions count: vectors and centroids have length 1, the objective is 2 − 2 cos.
     pub spherical: bool,
+    /// Whether heavy clusters are cut in two and light ones given up, until none is much above the mean.
+    pub balanced: bool,
     /// How much each vector counts, finite and not negative; nothing: 1.
     pub weights: Option<&'a [f32]>,
     /// A random sample of so many points a centroid is used where there are more.
@@ -45,6 +49,7 @@ impl Settings<'_> {
             k,
             n_iterations: 10,
             spherical: false,
+            balanced: false,
             weights: None,
             max_points_per_centroid: 256,
             seed: 0,
@@ -100,7 +105,12 @@ pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -
     }
     let coded = Coded::new(&sample, weights, work)?;
     let first = random_points(&coded, k, seed)?;
-    let plan = Plan { n_iterations: settings.n_iterations, spherical: settings.spherical, seed };
+    let plan = Plan {
+        n_iterations: settings.n_iterations,
+        spherical: settings.spherical,
+        balanced: settings.balanced,
+        seed,
+    };
     let Outcome { centroids, objective, sizes } = iterate(&coded, first, &plan, work)?;
     Ok(KMeans { centroids, objective, sizes })
 }
