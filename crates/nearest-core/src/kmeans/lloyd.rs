@@ -14,7 +14,7 @@ use super::split::Splitter;
 use crate::error::{Error, Result};
 use crate::memory::Buffer;
 use crate::random::Random;
-use crate::work::Work;
+use crate::work::{Whole, Work};
 
 /// Rows that one task codes.
 const CODED_ROWS: usize = 512;
@@ -138,7 +138,7 @@ impl<'a, P: Points> Coded<'a, P> {
     }
 }
 
-const STAGE: &str = "k-means";
+pub(super) const STAGE: &str = "k-means";
 
 /// The mean of a sample of at most so many points.
 const CENTRE_ROWS: usize = 4096;
@@ -167,7 +167,7 @@ pub(super) struct Members {
 
 impl Members {
     /// Those of `places` that `wanted` wants.
-    fn sort(&mut self, places: &[u32], k: usize, wanted: impl Fn(usize) -> bool) {
+    pub(super) fn sort(&mut self, places: &[u32], k: usize, wanted: impl Fn(usize) -> bool) {
         let mut starts = vec![0usize; k + 1];
         for (row, &place) in places.iter().enumerate() {
             starts[place as usize + 1] += usize::from(wanted(row));
@@ -231,6 +231,8 @@ pub(super) struct Plan {
     pub(super) spherical: bool,
     pub(super) balanced: bool,
     pub(super) seed: u64,
+    /// What an iteration counts for in progress.
+    pub(super) units: u64,
 }
 
 /// What they came to.
@@ -248,7 +250,7 @@ pub(super) fn iterate<P: Points>(
     coded: &Coded<'_, P>,
     mut centroids: Vec<f32>,
     plan: &Plan,
-    work: &Work<'_>,
+    whole: &Whole<'_>,
 ) -> Result<Outcome> {
     let (n, dim) = (coded.len(), coded.dim);
     let k = centroids.len() / dim;
@@ -259,21 +261,20 @@ pub(super) fn iterate<P: Points>(
     let mut objective = Vec::with_capacity(plan.n_iterations);
     let mut floats = false;
     for iteration in 0..plan.n_iterations {
-        work.report(iteration as u64, plan.n_iterations as u64, STAGE)?;
         let mut prepared = Centroids::new(coded.kernels, &centroids, dim, &coded.centre);
         // Codes serve worse as clusters become tighter, fast at first.
         if !floats && (iteration.is_power_of_two() || iteration + 1 == plan.n_iterations) {
-            floats = prepared.need_floats(coded.points, STAGE, work)?;
+            floats = prepared.need_floats(coded.points, STAGE, &whole.part(0)?)?;
         }
         if floats {
             prepared.prepare_floats();
         }
         before.clone_from(&places);
-        let moved = coded.assign(&prepared, floats, &mut places, work)?;
+        let moved = coded.assign(&prepared, floats, &mut places, &whole.part(plan.units)?)?;
         changes.sort(&before, &places, k, iteration == 0);
         let mut means = vec![0.0; k * dim];
         let state = State { sums: &mut sums, means: &mut means, clusters: &mut clusters };
-        update(coded, &centroids, &changes, plan, state, work)?;
+        update(coded, &centroids, &changes, plan, state, &whole.part(0)?)?;
         let (cost, weight) = clusters.iter().fold((0.0, 0.0), |sums, c| (sums.0 + c.cost, sums.1 + c.weight));
         objective.push(cost / weight);
         let last = iteration + 1 == plan.n_iterations;

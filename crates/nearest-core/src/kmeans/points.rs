@@ -117,7 +117,17 @@ pub(super) struct Sample<'a, P> {
     pub(super) factors: Option<Vec<f32>>,
 }
 
-impl<P: Points> Sample<'_, P> {
+impl<'a, P: Points> Sample<'a, P> {
+    /// Some of these.
+    pub(super) fn part(&self, rows: &[u32]) -> Sample<'a, P> {
+        Sample {
+            points: self.points,
+            places: Some(rows.iter().map(|&row| self.place(row as usize) as u32).collect()),
+            factors: (self.factors.as_ref())
+                .map(|factors| rows.iter().map(|&row| factors[row as usize]).collect()),
+        }
+    }
+
     /// Where a point is among those it was taken from.
     pub(super) fn place(&self, row: usize) -> usize {
         self.places.as_ref().map_or(row, |places| places[row] as usize)
