@@ -20,7 +20,7 @@ fn main() {
         hierarchical: [None, Some(false), Some(true)][number(6, 0)],
         ..Settings::new(k)
     };
-    for _ in 0..3 {
+    for _ in 0..number(7, 1) {
         let begin = Instant::now();
         let found = kmeans(&points, &settings, &work).expect("clusters");
         let trained = begin.elapsed().as_secs_f64();

@@ -1,29 +1,36 @@
 //! Many centroids, from two levels: √k clusters of the points, then as many centroids within each as its weight asks for.
 //!
 //! Comparing n points with k centroids costs n·k in each iteration; with √k of them, twice, 2 n √k. What two levels miss is
-//! near the borders of the first; a few iterations over all centroids make up for most of it.
+//! near the borders of the first. One iteration over all centroids, where that can be afforded, and some over those nearby
+//! make up for most of it. With k = 8 192, beside ten iterations over all, it takes a quarter of the time, and the
+//! objective is 0.1 % higher on photos (42 points a centroid), 1.6 % on wordnet (14 points a centroid, 384 dimensions).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::Settings;
 use super::assign::assign;
-use super::lloyd::{Coded, Members, Plan, iterate, random_points};
+use super::lloyd::{Coded, Members, Plan, Start, iterate, random_points};
 use super::points::{Points, Sample};
 use crate::error::Result;
 use crate::random::Random;
 use crate::work::Whole;
 
-/// Iterations over all centroids, after those of the two levels.
-const REFINING: usize = 2;
+/// Iterations after those of the two levels.
+const REFINING: usize = 6;
+/// Up to so many centroids the first of them compares all.
+const WHOLE_K: usize = 16_384;
+/// How many centroids nearby the others compare.
+const NEARBY: usize = 128;
 
-/// How much each level counts for in progress: that of points compared with all centroids.
+/// What is done, and what it counts for in progress: 1 is a point compared with all centroids.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steps {
-    pub(super) k_coarse: usize,
+    k_coarse: usize,
     n_coarse: usize,
     n_iterations: usize,
-    pub(super) n_refining: usize,
+    n_refining: usize,
+    n_whole: usize,
     n: usize,
     k: usize,
 }
@@ -37,6 +44,7 @@ impl Steps {
             n_coarse: n.min(k_coarse.saturating_mul(settings.max_points_per_centroid)),
             n_iterations: settings.n_iterations,
             n_refining: REFINING.min(settings.n_iterations),
+            n_whole: usize::from(k <= WHOLE_K),
             n,
             k,
         }
@@ -51,17 +59,23 @@ impl Steps {
         let assigned = self.units(self.n, self.k_coarse);
         // About as many each as there are in the mean; more where clusters differ.
         let fine = self.units(self.n, self.k.div_ceil(self.k_coarse)) * self.n_iterations as u64;
-        coarse + assigned + fine + self.n as u64 * self.n_refining as u64
+        let nearby = self.units(self.n, NEARBY.min(self.k)) * (self.n_refining - self.n_whole) as u64;
+        coarse + assigned + fine + self.n as u64 * self.n_whole as u64 + nearby
+    }
+
+    /// What follows the two levels.
+    pub(super) fn refining(&self, flat: Plan) -> Plan {
+        Plan { n_iterations: self.n_refining, n_whole: self.n_whole, n_nearby: Some(NEARBY), ..flat }
     }
 }
 
-/// Centroids from two levels, to be refined.
-pub(super) fn first_centroids<P: Points>(
+/// Centroids and clusters from two levels, to be refined.
+pub(super) fn two_levels<P: Points>(
     sample: &Sample<'_, P>,
     settings: &Settings<'_>,
     steps: &Steps,
     whole: &Whole<'_>,
-) -> Result<Vec<f32>> {
+) -> Result<Start> {
     let (n, dim) = (sample.len(), sample.dim());
     let Settings { k, weights, seed, .. } = *settings;
     let plan = |n, k, stream| Plan {
@@ -69,22 +83,23 @@ pub(super) fn first_centroids<P: Points>(
         spherical: settings.spherical,
         balanced: settings.balanced,
         seed: Random::new(seed, stream).bits(),
+        n_whole: usize::MAX,
+        n_nearby: None,
         units: steps.units(n, k),
     };
     let cluster = |sample: &Sample<'_, P>, k, stream| {
         let plan = plan(sample.len(), k, stream);
         let coded = Coded::new(sample, weights, &whole.part(0)?)?;
         let first = random_points(&coded, k, plan.seed)?;
-        Ok(iterate(&coded, first, &plan, whole)?.centroids)
+        iterate(&coded, first, &plan, whole)
     };
     let coarse = {
         let rows = Random::new(seed, u64::MAX - 1).choose(steps.n_coarse, n);
-        cluster(&sample.part(&rows), steps.k_coarse, u64::MAX)?
+        cluster(&sample.part(&rows), steps.k_coarse, u64::MAX)?.centroids
     };
-    let places = assign(sample, &coarse, &whole.part(steps.units(n, steps.k_coarse))?)?.places;
+    let mut places = assign(sample, &coarse, &whole.part(steps.units(n, steps.k_coarse))?)?.places;
     let mut members = Members::default();
     members.sort(&places, steps.k_coarse, |_| true);
-    drop(places);
     let weight = |row: &u32| weights.map_or(1.0, |weights| f64::from(weights[sample.place(*row as usize)]));
     let sizes: Vec<(f64, usize)> = (0..steps.k_coarse)
         .map(|place| {
@@ -94,9 +109,12 @@ pub(super) fn first_centroids<P: Points>(
         .collect();
     let mut centroids = Vec::with_capacity(k * dim);
     for (place, share) in shares(&sizes, k).into_iter().enumerate().filter(|(_, share)| *share > 0) {
-        centroids.extend(cluster(&sample.part(members.of(place)), share, place as u64)?);
+        let (first, rows) = ((centroids.len() / dim) as u32, members.of(place));
+        let found = cluster(&sample.part(rows), share, place as u64)?;
+        centroids.extend(found.centroids);
+        rows.iter().zip(found.places).for_each(|(&row, place)| places[row as usize] = first + place);
     }
-    Ok(centroids)
+    Ok(Start { centroids, places: Some(places) })
 }
 
 /// How many of `k` centroids each cluster of (weight, size) gets: in proportion to its weight (Jefferson's method), at

@@ -4,11 +4,13 @@
 //! one order, that of the points of one cluster and then that of the clusters, whoever computes it: for one seed results
 //! have the same bits for any number of threads.
 
+use std::mem::take;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nearest_kernels::{Kernels, PANEL_ROWS, pack_panel_bytes, panel_depth};
+use nearest_kernels::{Kernels, PANEL_ROWS};
 
 use super::assign::{Buffers, Centroids, lock, split};
+use super::nearby::Nearby;
 use super::points::{Points, Sample};
 use super::split::Splitter;
 use crate::error::{Error, Result};
@@ -22,6 +24,8 @@ const CODED_ROWS: usize = 512;
 const SETTLING: usize = 3;
 /// How many rows ahead the next to be summed are asked for: they lie anywhere.
 const AHEAD: usize = 2;
+/// Rows that are compared with few centroids at a time.
+const CHOSEN_ROWS: usize = 256;
 /// Rows that one task sums, about.
 const SUMMED_ROWS: usize = 2048;
 
@@ -32,8 +36,9 @@ pub(super) struct Coded<'a, P> {
     pub(super) points: &'a Sample<'a, P>,
     pub(super) weights: Option<&'a [f32]>,
     pub(super) dim: usize,
-    centre: Vec<f32>,
-    panels: Buffer,
+    pub(super) centre: Vec<f32>,
+    /// Of all points, row by row.
+    codes: Buffer,
     scales: Vec<f32>,
     /// ‖x − centre‖².
     squares: Vec<f64>,
@@ -49,31 +54,25 @@ impl<'a, P: Points> Coded<'a, P> {
         let kernels = Kernels::best();
         let (n, dim) = (points.len(), points.dim());
         let centre = centre_of(kernels, points)?;
-        let size = PANEL_ROWS * panel_depth(dim);
-        let mut panels = Buffer::zeroed(n.div_ceil(PANEL_ROWS) * size, work.allocator())?;
+        let mut codes = Buffer::zeroed(n * dim, work.allocator())?;
         let (mut scales, mut squares) = (vec![0.0; n], vec![0.0; n]);
         {
-            let panels = split(&mut panels, CODED_ROWS / PANEL_ROWS * size);
+            let codes = split(&mut codes, CODED_ROWS * dim);
             let (scales, squares) = (split(&mut scales, CODED_ROWS), split(&mut squares, CODED_ROWS));
-            let scratch = || (Buffers::default(), vec![0; PANEL_ROWS * dim]);
-            work.for_each("coding", scales.len(), scratch, |(buffers, codes), task| {
+            work.for_each("coding", scales.len(), Buffers::default, |buffers, task| {
                 let range = task * CODED_ROWS..n.min((task + 1) * CODED_ROWS);
                 buffers.read(kernels, points, range)?;
                 let (mut scales, mut squares) = (lock(&scales[task]), lock(&squares[task]));
-                for (i, row) in buffers.rows().chunks_exact(dim).enumerate() {
-                    let code = kernels.quantise_row(row, &centre, &mut codes[i % PANEL_ROWS * dim..][..dim]);
-                    scales[i] = code.scale;
+                let mut codes = lock(&codes[task]);
+                let rows = buffers.rows().chunks_exact(dim).zip(codes.chunks_exact_mut(dim));
+                for (i, (row, codes)) in rows.enumerate() {
+                    scales[i] = kernels.quantise_row(row, &centre, codes).scale;
                     squares[i] = kernels.canonical_sqeuclidean(&centre, row);
-                    let in_panel = i % PANEL_ROWS + 1;
-                    if in_panel == PANEL_ROWS || i + 1 == scales.len() {
-                        let panel = &mut lock(&panels[task])[i / PANEL_ROWS * size..][..size];
-                        pack_panel_bytes(&codes[..in_panel * dim], dim, panel);
-                    }
                 }
                 Ok(())
             })?;
         }
-        Ok(Self { kernels, points, weights, dim, centre, panels, scales, squares })
+        Ok(Self { kernels, points, weights, dim, centre, codes, scales, squares })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -94,6 +93,30 @@ impl<'a, P: Points> Coded<'a, P> {
         }
     }
 
+    /// The nearest centroid of each of some points into `out`.
+    pub(super) fn choose_of(
+        &self,
+        rows: &[u32],
+        centroids: &Centroids<'_>,
+        buffers: &mut Buffers,
+        out: &mut [u32],
+    ) {
+        let (mut codes, mut scales) = (take(&mut buffers.codes), take(&mut buffers.scales));
+        for (rows, out) in rows.chunks(CHOSEN_ROWS).zip(out.chunks_mut(CHOSEN_ROWS)) {
+            codes.clear();
+            scales.clear();
+            for &row in rows {
+                codes.extend_from_slice(&self.codes[row as usize * self.dim..][..self.dim]);
+                scales.push(self.scales[row as usize]);
+            }
+            centroids.choose(&codes, &scales, buffers);
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = buffers.best[i / PANEL_ROWS].place[i % PANEL_ROWS];
+            }
+        }
+        (buffers.codes, buffers.scales) = (codes, scales);
+    }
+
     /// The nearest centroid of each point into `places`; how many changed.
     fn assign(
         &self,
@@ -104,15 +127,13 @@ impl<'a, P: Points> Coded<'a, P> {
     ) -> Result<usize> {
         let n = self.len();
         let rows = centroids.task_rows();
-        let size = PANEL_ROWS * panel_depth(self.dim);
         let moved = AtomicUsize::new(0);
         let places = split(places, rows);
-        let scratch = || (Buffers::default(), Vec::new());
-        work.for_each(STAGE, places.len(), scratch, |(buffers, weights), task| {
+        work.for_each(STAGE, places.len(), Buffers::default, |buffers, task| {
             let range = task * rows..n.min((task + 1) * rows);
             let mut places = lock(&places[task]);
             let mut n_moved = 0;
-            let mut take = |i: usize, place: u32| {
+            let mut put = |i: usize, place: u32| {
                 n_moved += usize::from(places[i] != place);
                 places[i] = place;
             };
@@ -120,15 +141,13 @@ impl<'a, P: Points> Coded<'a, P> {
                 buffers.read(self.kernels, self.points, range.clone())?;
                 centroids.choose_floats(buffers);
                 for i in 0..range.len() {
-                    take(i, buffers.two[i / PANEL_ROWS][0].place[i % PANEL_ROWS]);
+                    put(i, buffers.two[i / PANEL_ROWS][0].place[i % PANEL_ROWS]);
                 }
             } else {
-                let panels = range.start / PANEL_ROWS..range.end.div_ceil(PANEL_ROWS);
-                centroids.weights(&self.scales[range.clone()], weights);
-                let panels = &self.panels[panels.start * size..panels.end * size];
-                centroids.choose(panels, weights, &mut buffers.best);
+                let codes = &self.codes[range.start * self.dim..range.end * self.dim];
+                centroids.choose(codes, &self.scales[range.clone()], buffers);
                 for i in 0..range.len() {
-                    take(i, buffers.best[i / PANEL_ROWS].place[i % PANEL_ROWS]);
+                    put(i, buffers.best[i / PANEL_ROWS].place[i % PANEL_ROWS]);
                 }
             }
             moved.fetch_add(n_moved, Ordering::Relaxed);
@@ -185,9 +204,18 @@ impl Members {
         self.ends = starts;
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// How many are in clusters before this one.
+    pub(super) fn before(&self, cluster: usize) -> usize {
+        if cluster == 0 { 0 } else { self.ends[cluster - 1] }
+    }
+
     pub(super) fn of(&self, cluster: usize) -> &[u32] {
-        let start = if cluster == 0 { 0 } else { self.ends[cluster - 1] };
-        &self.order[start..self.ends[cluster]]
+        &self.order[self.before(cluster)..self.ends[cluster]]
     }
 }
 
@@ -203,7 +231,7 @@ impl Changes {
     /// From `before`, which holds no places in the first iteration, to `places`.
     fn sort(&mut self, before: &[u32], places: &[u32], k: usize, first: bool) {
         self.all.sort(places, k, |_| true);
-        self.came.sort(places, k, |row| before[row] != places[row]);
+        self.came.sort(places, k, |row| first || before[row] != places[row]);
         if first {
             self.left = Members { order: Vec::new(), ends: vec![0; k] };
         } else {
@@ -231,6 +259,9 @@ pub(super) struct Plan {
     pub(super) spherical: bool,
     pub(super) balanced: bool,
     pub(super) seed: u64,
+    /// From this iteration on, points are compared with so many centroids near the last one.
+    pub(super) n_whole: usize,
+    pub(super) n_nearby: Option<usize>,
     /// What an iteration counts for in progress.
     pub(super) units: u64,
 }
@@ -243,23 +274,44 @@ pub(super) struct Outcome {
     pub(super) objective: Vec<f64>,
     /// Points of each cluster, when they were last assigned.
     pub(super) sizes: Vec<u64>,
+    /// The clusters of the points, then.
+    pub(super) places: Vec<u32>,
 }
 
-/// Iterates from `centroids` on.
+/// What iterations begin from.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) centroids: Vec<f32>,
+    /// Clusters that points were in, for iterations that compare them with centroids nearby.
+    pub(super) places: Option<Vec<u32>>,
+}
+
+/// Iterates from `start` on.
 pub(super) fn iterate<P: Points>(
     coded: &Coded<'_, P>,
-    mut centroids: Vec<f32>,
+    start: Start,
     plan: &Plan,
     whole: &Whole<'_>,
 ) -> Result<Outcome> {
     let (n, dim) = (coded.len(), coded.dim);
+    let Start { mut centroids, places } = start;
     let k = centroids.len() / dim;
-    let (mut places, mut before) = (vec![u32::MAX; n], Vec::new());
     let mut changes = Changes::default();
+    let n_whole = if let Some(places) = &places {
+        changes.all.sort(places, k, |_| true);
+        plan.n_whole
+    } else {
+        plan.n_whole.max(1)
+    };
+    let (mut places, mut before) = (places.unwrap_or_else(|| vec![u32::MAX; n]), Vec::new());
     let mut sums = vec![0.0; k * dim];
     let mut clusters = vec![Cluster::default(); k];
     let mut objective = Vec::with_capacity(plan.n_iterations);
     let mut floats = false;
+    // Centroids that were put elsewhere since points were last assigned.
+    let mut moved = vec![false; k];
+    // Good for as long as centroids only drift.
+    let mut nearby = None;
     for iteration in 0..plan.n_iterations {
         let mut prepared = Centroids::new(coded.kernels, &centroids, dim, &coded.centre);
         // Codes serve worse as clusters become tighter, fast at first.
@@ -270,7 +322,18 @@ pub(super) fn iterate<P: Points>(
             prepared.prepare_floats();
         }
         before.clone_from(&places);
-        let moved = coded.assign(&prepared, floats, &mut places, &whole.part(plan.units)?)?;
+        let near = plan.n_nearby.filter(|_| iteration >= n_whole && !floats);
+        let n_moved = match near.filter(|&m| m < k) {
+            Some(m) => {
+                let nearby = match &mut nearby {
+                    Some(nearby) => nearby,
+                    None => nearby.insert(Nearby::new(coded, &centroids, m, &whole.part(0)?)?),
+                };
+                let work = whole.part((plan.units * m as u64).div_ceil(k as u64))?;
+                nearby.assign(coded, &prepared, &changes.all, &moved, &mut places, &work)?
+            }
+            None => coded.assign(&prepared, floats, &mut places, &whole.part(plan.units)?)?,
+        };
         changes.sort(&before, &places, k, iteration == 0);
         let mut means = vec![0.0; k * dim];
         let state = State { sums: &mut sums, means: &mut means, clusters: &mut clusters };
@@ -278,18 +341,21 @@ pub(super) fn iterate<P: Points>(
         let (cost, weight) = clusters.iter().fold((0.0, 0.0), |sums, c| (sums.0 + c.cost, sums.1 + c.weight));
         objective.push(cost / weight);
         let last = iteration + 1 == plan.n_iterations;
-        let mut splitter = Splitter::new(coded, &changes.all, plan, iteration);
+        let mut splitter = Splitter::new(coded, &changes.all, &mut moved, plan, iteration);
         let mut n_split = splitter.fill_empty(&mut means, &clusters, last)?;
         if plan.balanced && iteration + SETTLING < plan.n_iterations {
             n_split += splitter.balance(&mut means, &clusters)?;
         }
+        if n_split > 0 {
+            nearby = None;
+        }
         centroids = means;
-        if moved == 0 && n_split == 0 {
+        if n_moved == 0 && n_split == 0 {
             break;
         }
     }
     let sizes = (0..k).map(|cluster| changes.all.of(cluster).len() as u64).collect();
-    Ok(Outcome { centroids, objective, sizes })
+    Ok(Outcome { centroids, objective, sizes, places })
 }
 
 /// What an update writes, cluster by cluster.
@@ -374,7 +440,7 @@ pub(super) fn normalise(mean: &mut [f32], before: &[f32]) {
 }
 
 /// The first centroids: random points, each at most once.
-pub(super) fn random_points<P: Points>(coded: &Coded<'_, P>, k: usize, seed: u64) -> Result<Vec<f32>> {
+pub(super) fn random_points<P: Points>(coded: &Coded<'_, P>, k: usize, seed: u64) -> Result<Start> {
     let mut centroids = Vec::with_capacity(k * coded.dim);
     let mut row = Buffers::default();
     for place in Random::new(seed, 0).choose(k, coded.len()) {
@@ -382,7 +448,7 @@ pub(super) fn random_points<P: Points>(coded: &Coded<'_, P>, k: usize, seed: u64
         row.read(coded.kernels, coded.points, place..place + 1)?;
         centroids.extend_from_slice(row.rows());
     }
-    Ok(centroids)
+    Ok(Start { centroids, places: None })
 }
 
 /// An error unless weights are right for `n` points.

@@ -6,18 +6,20 @@
 //! | `assign.rs` | the nearest centroid of each of many points, by 8-bit codes |
 //! | `lloyd.rs` | the iterations of Lloyd (1982) |
 //! | `hierarchical.rs` | many centroids from two levels |
+//! | `nearby.rs` | iterations in which points are compared with few centroids |
 //! | `split.rs` | clusters cut in two, for those that are empty and to even out sizes |
 
 mod assign;
 mod hierarchical;
 mod lloyd;
+mod nearby;
 mod points;
 mod split;
 
 pub use assign::{Assigned, assign, assign_two};
 pub use points::{Points, Read, Side};
 
-use hierarchical::{Steps, first_centroids};
+use hierarchical::{Steps, two_levels};
 use lloyd::{Coded, Outcome, Plan, STAGE, check_weights, iterate, random_points};
 use nearest_kernels::{Kernels, PANEL_ROWS, panel_depth};
 use points::Sample;
@@ -40,8 +42,8 @@ pub struct Settings<'a> {
     pub spherical: bool,
     /// Whether heavy clusters are cut in two and light ones given up, until none is much above the mean.
     pub balanced: bool,
-    /// Whether centroids come from two levels and are refined in two iterations, instead of `n_iterations` over all;
-    /// nothing: above 4 096 centroids.
+    /// Whether centroids come from two levels and are refined in a few iterations, instead of `n_iterations` over all;
+    /// nothing: above 4 096 centroids. The objective is that of the refining iterations.
     pub hierarchical: Option<bool>,
     /// How much each vector counts, finite and not negative; nothing: 1.
     pub weights: Option<&'a [f32]>,
@@ -116,21 +118,28 @@ pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -
     }
     let n = sample.len();
     let steps = hierarchical.then(|| Steps::new(n, settings));
-    let n_iterations = steps.map_or(settings.n_iterations, |steps| steps.n_refining);
-    let total = steps.map_or(n as u64 * n_iterations as u64, |steps| steps.total());
+    let flat = Plan {
+        n_iterations: settings.n_iterations,
+        spherical: settings.spherical,
+        balanced: settings.balanced,
+        seed,
+        n_whole: usize::MAX,
+        n_nearby: None,
+        units: n as u64,
+    };
+    let plan = steps.map_or(flat, |steps| steps.refining(flat));
+    let total = steps.map_or(n as u64 * plan.n_iterations as u64, |steps| steps.total());
     let whole = Whole::new(work, STAGE, total);
-    let first = match &steps {
-        Some(steps) => Some(first_centroids(&sample, settings, steps, &whole)?),
+    let levels = match &steps {
+        Some(steps) => Some(two_levels(&sample, settings, steps, &whole)?),
         None => None,
     };
     let coded = Coded::new(&sample, weights, &whole.part(0)?)?;
-    let first = match first {
-        Some(first) => first,
+    let start = match levels {
+        Some(start) => start,
         None => random_points(&coded, k, seed)?,
     };
-    let Settings { spherical, balanced, .. } = *settings;
-    let plan = Plan { n_iterations, spherical, balanced, seed, units: n as u64 };
-    let Outcome { centroids, objective, sizes } = iterate(&coded, first, &plan, &whole)?;
+    let Outcome { centroids, objective, sizes, .. } = iterate(&coded, start, &plan, &whole)?;
     Ok(KMeans { centroids, objective, sizes })
 }
 

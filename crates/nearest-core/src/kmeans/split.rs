@@ -42,15 +42,24 @@ impl PartialOrd for Donor {
 pub(super) struct Splitter<'a, P> {
     coded: &'a Coded<'a, P>,
     members: &'a Members,
+    moved: &'a mut [bool],
     spherical: bool,
     random: Random,
     row: Buffers,
 }
 
 impl<'a, P: Points> Splitter<'a, P> {
-    pub(super) fn new(coded: &'a Coded<'a, P>, members: &'a Members, plan: &Plan, iteration: usize) -> Self {
+    /// `moved` comes to tell which centroids are put elsewhere.
+    pub(super) fn new(
+        coded: &'a Coded<'a, P>,
+        members: &'a Members,
+        moved: &'a mut [bool],
+        plan: &Plan,
+        iteration: usize,
+    ) -> Self {
+        moved.fill(false);
         let random = Random::new(plan.seed, 1 + iteration as u64);
-        Self { coded, members, spherical: plan.spherical, random, row: Buffers::default() }
+        Self { coded, members, moved, spherical: plan.spherical, random, row: Buffers::default() }
     }
 
     /// Gives every cluster without points half of the one that costs most. How many there were; where all points lie on
@@ -142,6 +151,7 @@ impl<'a, P: Points> Splitter<'a, P> {
             if one != other {
                 means[place * dim..][..dim].copy_from_slice(&one);
                 means[cluster * dim..][..dim].copy_from_slice(&other);
+                self.moved[place] = true;
                 return Ok(true);
             }
         }
