@@ -51,6 +51,7 @@ pub use panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, pack
 pub use quantise::{QueryCode, RowCode};
 pub use rows::Rows;
 pub use unpack::{level_in_planes, pack_planes, planes_bytes};
+pub use sums::prefetch;
 
 /// The largest number of dimensions.
 ///
