@@ -12,13 +12,14 @@ use half::{bf16, f16};
 use crate::MAX_DIM;
 use crate::canonical;
 use crate::element::Element;
-use crate::grid::{self, Fit, GridCode};
+use crate::grid::{self, GridCode};
 use crate::panel::{Hit, PanelQueries, PanelRows};
 use crate::portable;
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rotate;
 use crate::rows::Rows;
 use crate::unpack;
+use crate::words::{self, WordTables};
 #[cfg(target_arch = "x86_64")]
 use crate::x86_64::detected;
 
@@ -57,8 +58,11 @@ pub struct Kernels {
     pub(crate) quantise_query: unsafe fn(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode,
     pub(crate) rotate: unsafe fn(factors: &[f32], values: &mut [f32]),
     pub(crate) rotate_back: unsafe fn(factors: &[f32], values: &mut [f32]),
-    pub(crate) quantise_grid: unsafe fn(values: &[f32], bits: u32, fit: Fit, levels: &mut [u8]) -> GridCode,
+    pub(crate) quantise_grid: unsafe fn(values: &[f32], bits: u32, levels: &mut [u8]) -> GridCode,
+    pub(crate) fit_grid: unsafe fn(values: &[f32], bits: u32, levels: &[u8]) -> GridCode,
     pub(crate) unpack_planes: unsafe fn(bits: u32, packed: &[u8], panel: &mut [u8]),
+    pub(crate) unpack_words: unsafe fn(words: &WordTables, packed: &[u8], panel: &mut [u8]),
+    pub(crate) nearest_words: unsafe fn(words: &[f32], n_words: usize, values: &[f32], codes: &mut [u8]),
 }
 
 macro_rules! portable_table {
@@ -99,7 +103,10 @@ static PORTABLE: Kernels = Kernels {
     rotate: rotate::rotate::<rotate::Portable>,
     rotate_back: rotate::rotate_back::<rotate::Portable>,
     quantise_grid: grid::quantise,
+    fit_grid: grid::fit,
     unpack_planes: unpack::planes,
+    unpack_words: words::unpack::<words::Portable>,
+    nearest_words: words::nearest,
 };
 
 /// No other tables for this kind of CPU yet.
@@ -370,7 +377,7 @@ impl Kernels {
     /// # Panics
     /// Unless there are 1 to 8 bits, and `values` and `levels` are of one length, at most [`MAX_DIM`].
     #[track_caller]
-    pub fn quantise_grid(&self, values: &[f32], bits: u32, fit: Fit, levels: &mut [u8]) -> GridCode {
+    pub fn quantise_grid(&self, values: &[f32], bits: u32, levels: &mut [u8]) -> GridCode {
         check_dim(values.len());
         assert!((1..=8).contains(&bits), "bits must be in 1..=8, got {bits}");
         assert!(
@@ -380,7 +387,25 @@ impl Kernels {
             levels.len()
         );
         // SAFETY: the table's features were detected, and the lengths are as checked.
-        unsafe { (self.quantise_grid)(values, bits, fit, levels) }
+        unsafe { (self.quantise_grid)(values, bits, levels) }
+    }
+
+    /// The code of a row whose levels were chosen by other means; a scale of 0 where they say nothing about the row.
+    ///
+    /// # Panics
+    /// As [`Kernels::quantise_grid`].
+    #[track_caller]
+    pub fn fit_grid(&self, values: &[f32], bits: u32, levels: &[u8]) -> GridCode {
+        check_dim(values.len());
+        assert!((1..=8).contains(&bits), "bits must be in 1..=8, got {bits}");
+        assert!(
+            levels.len() == values.len(),
+            "levels must have length {}, got {}",
+            values.len(),
+            levels.len()
+        );
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.fit_grid)(values, bits, levels) }
     }
 
     /// Unpacks planes of 1 to 7 bits to a panel of bytes, each twice its level.
@@ -392,6 +417,32 @@ impl Kernels {
         unpack::check(bits, panel.len(), packed.len());
         // SAFETY: the table's features were detected, and the lengths are as checked.
         unsafe { (self.unpack_planes)(bits, packed, panel) }
+    }
+
+    /// Unpacks product codes to a panel of bytes.
+    ///
+    /// # Panics
+    /// Unless the lengths fit the tables.
+    #[track_caller]
+    pub fn unpack_words(&self, words: &WordTables, packed: &[u8], panel: &mut [u8]) {
+        words.check(packed.len(), panel.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.unpack_words)(words, packed, panel) }
+    }
+
+    /// The nearest of `n_words` words for each part, parts being taken in groups of [`crate::PARTS`], one a lane; equally
+    /// near ones by number. The same on every level.
+    ///
+    /// With `w` components a part: `values` has `w` vectors of lanes a group; `words`, for each group and number of a
+    /// word, `w` vectors and one of half the squared norms.
+    ///
+    /// # Panics
+    /// Unless the lengths fit.
+    #[track_caller]
+    pub fn nearest_words(&self, words: &[f32], n_words: usize, values: &[f32], codes: &mut [u8]) {
+        words::check_nearest(words.len(), n_words, values.len(), codes.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.nearest_words)(words, n_words, values, codes) }
     }
 
     /// Whether no value is infinite or NaN.
