@@ -5,7 +5,7 @@
 //! | [`index`] | the index: versions that readers see whole, one writer, its file |
 //! | [`exact`] | exact search: single queries, batches, all pairs |
 //! | [`encoding`], [`stored`], [`metric`] | how vectors are stored, how distances are measured |
-//! | [`coder`], [`rotation`] | short codes of vectors, and what spreads vectors evenly before |
+//! | [`coder`], [`rotation`], [`pca`] | short codes of vectors, and what turns vectors before |
 //! | [`column`], [`live`], [`ids`] | rows in append-only chunks, which of them count, what the caller calls them |
 //! | [`candidates`] | the k nearest seen so far |
 //! | [`work`] | executor, progress, cancel and memory of one call |
@@ -27,7 +27,9 @@ pub mod index;
 pub mod live;
 pub mod memory;
 pub mod metric;
+pub mod pca;
 mod random;
 pub mod rotation;
 pub mod stored;
+mod symmetric;
 pub mod work;

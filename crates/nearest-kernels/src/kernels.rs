@@ -18,6 +18,7 @@ use crate::portable;
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rotate;
 use crate::rows::Rows;
+use crate::symmetric::{self, RankTwo, STRIP, Turn};
 use crate::unpack;
 use crate::words::{self, WordTables};
 #[cfg(target_arch = "x86_64")]
@@ -28,6 +29,9 @@ pub(crate) type Norms<R, S> = unsafe fn(dim: usize, rows: Rows<'_, R>, out: &mut
 pub(crate) type Canonical<R> = unsafe fn(query: &[f32], row: &[R]) -> f64;
 pub(crate) type Tile<R, C, S> =
     unsafe fn(rows: &PanelRows<'_, R>, queries: &PanelQueries<'_, C>, depth: usize, hits: &mut Vec<Hit<S>>);
+
+pub(crate) type UpdateRow =
+    unsafe fn(row: &mut [f64], by: RankTwo<'_>, x: &[f64], x_row: f64, out: &mut [f64]) -> f64;
 
 /// The kernels of one type of element.
 pub struct ElementTable<T: Element> {
@@ -62,6 +66,9 @@ pub struct Kernels {
     pub(crate) fit_grid: unsafe fn(values: &[f32], bits: u32, levels: &[u8]) -> GridCode,
     pub(crate) unpack_planes: unsafe fn(bits: u32, packed: &[u8], panel: &mut [u8]),
     pub(crate) unpack_words: unsafe fn(words: &WordTables, packed: &[u8], panel: &mut [u8]),
+    pub(crate) update_row: UpdateRow,
+    pub(crate) reflect: unsafe fn(strip: &mut [f64], u: &[f64], factor: f64),
+    pub(crate) turn: unsafe fn(strip: &mut [f64], turns: &[Turn]),
     pub(crate) nearest_words: unsafe fn(words: &[f32], n_words: usize, values: &[f32], codes: &mut [u8]),
 }
 
@@ -107,6 +114,9 @@ static PORTABLE: Kernels = Kernels {
     unpack_planes: unpack::planes,
     unpack_words: words::unpack::<words::Portable>,
     nearest_words: words::nearest,
+    update_row: symmetric::update_row,
+    reflect: symmetric::reflect,
+    turn: symmetric::turn,
 };
 
 /// No other tables for this kind of CPU yet.
@@ -443,6 +453,48 @@ impl Kernels {
         words::check_nearest(words.len(), n_words, values.len(), codes.len());
         // SAFETY: the table's features were detected, and the lengths are as checked.
         unsafe { (self.nearest_words)(words, n_words, values, codes) }
+    }
+
+    /// `row −= u_row · w + w_row · u`, then `out += x_row · row`; gives `row · x`. The same bits on every level.
+    ///
+    /// # Panics
+    /// If a vector is shorter than `row`.
+    #[track_caller]
+    pub fn update_row(
+        &self,
+        row: &mut [f64],
+        by: RankTwo<'_>,
+        x: &[f64],
+        x_row: f64,
+        out: &mut [f64],
+    ) -> f64 {
+        let shortest = by.u.len().min(by.w.len()).min(x.len()).min(out.len());
+        assert!(shortest >= row.len(), "vectors must have {} values, got {shortest}", row.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.update_row)(row, by, x, x_row, out) }
+    }
+
+    /// Reflects the first rows of a strip, of [`STRIP`] values each, as many as `u` has values:
+    /// `rows −= factor · u · (uᵀ rows)`. The same bits on every level.
+    ///
+    /// # Panics
+    /// If the strip has fewer rows.
+    #[track_caller]
+    pub fn reflect(&self, strip: &mut [f64], u: &[f64], factor: f64) {
+        let n_rows = strip.len() / STRIP;
+        assert!(n_rows >= u.len(), "the strip must have {} rows, got {n_rows}", u.len());
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.reflect)(strip, u, factor) }
+    }
+
+    /// Turns pairs of rows of a strip, of [`STRIP`] values each, one pair after the other. The same bits on every level.
+    ///
+    /// # Panics
+    /// If a turn's rows are not there.
+    #[track_caller]
+    pub fn turn(&self, strip: &mut [f64], turns: &[Turn]) {
+        // SAFETY: the table's features were detected.
+        unsafe { (self.turn)(strip, turns) }
     }
 
     /// Whether no value is infinite or NaN.

@@ -13,6 +13,7 @@
 //! | `grid.rs` | rows as levels of 1 to 8 bits, with true bounds of what that loses |
 //! | `unpack.rs` | levels, packed so that a panel of bytes is had from them at once |
 //! | `words.rs` | product codes: words of a codebook, chosen and unpacked |
+//! | `symmetric.rs` | inner loops of the symmetric eigenproblem |
 //! | `x86_64/` | the same kernels for AVX2 and AVX-512 |
 //!
 //! Selection kernels ([`Kernels::dot`] and its kin) may round differently from one level to the next:
@@ -36,6 +37,7 @@ mod portable;
 mod quantise;
 mod rotate;
 mod rows;
+mod symmetric;
 mod unpack;
 mod words;
 #[cfg(target_arch = "x86_64")]
@@ -47,6 +49,7 @@ pub use kernels::Kernels;
 pub use panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, pack_panel_f32, panel_depth};
 pub use quantise::{QueryCode, RowCode};
 pub use rows::Rows;
+pub use symmetric::{RankTwo, STRIP, Turn};
 pub use unpack::{level_in_planes, pack_planes, planes_bytes};
 pub use words::{PARTS, WordTables};
 

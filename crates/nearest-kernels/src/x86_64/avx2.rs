@@ -26,6 +26,7 @@ use crate::panel::{Hit, PanelQueries, PanelRows};
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rotate::{self, Lanes};
 use crate::rows::Rows;
+use crate::symmetric::{self, RankTwo, Turn};
 use crate::unpack;
 use crate::words::{self, Select, WordTables};
 

@@ -135,6 +135,21 @@ macro_rules! level {
         }
 
         #[target_feature(enable = $features)]
+        unsafe fn update_row(row: &mut [f64], by: RankTwo<'_>, x: &[f64], x_row: f64, out: &mut [f64]) -> f64 {
+            symmetric::update_row(row, by, x, x_row, out)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn reflect(strip: &mut [f64], u: &[f64], factor: f64) {
+            symmetric::reflect(strip, u, factor)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn turn(strip: &mut [f64], turns: &[Turn]) {
+            symmetric::turn(strip, turns)
+        }
+
+        #[target_feature(enable = $features)]
         unsafe fn unpack_planes(bits: u32, packed: &[u8], panel: &mut [u8]) {
             unpack::planes(bits, packed, panel)
         }
@@ -196,6 +211,9 @@ macro_rules! level {
             unpack_planes,
             unpack_words,
             nearest_words,
+            update_row,
+            reflect,
+            turn,
         };
     };
 }
