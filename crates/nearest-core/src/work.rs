@@ -263,7 +263,7 @@ impl<'a> Whole<'a> {
             return Err(Error::Cancelled);
         }
         Ok(Work {
-            n_threads: self.outer.n_threads,
+            n_threads: self.outer.n_threads.clone(),
             caller: self,
             allocator: self.outer.allocator.clone(),
             memory_bytes: self.outer.memory_bytes,

@@ -267,7 +267,7 @@ impl KeptRows<'_> {
         let rows: Vec<&[T]> = pairs.iter().map(|pair| column.row(pair.estimate.row)).collect();
         for (i, pair) in pairs.iter_mut().enumerate() {
             if let Some(ahead) = rows.get(i + AHEAD) {
-                self.kernels().prefetch(ahead);
+                nearest_kernels::prefetch(ahead);
             }
             let query = first_query + pair.query as usize;
             let values = &self.queries[query * dim..][..dim];
@@ -311,13 +311,13 @@ impl KeptRows<'_> {
             match &self.lists.second {
                 Some(second) => {
                     if let Some(ahead) = ahead {
-                        kernels.prefetch(column.row(ahead.row));
+                        nearest_kernels::prefetch(column.row(ahead.row));
                     }
                     second.decode(column.row(estimate.row), row);
                 }
                 None => {
                     if let Some(ahead) = ahead {
-                        self.lists.prefetch_at(kernels, ahead.list, ahead.place);
+                        self.lists.prefetch_at(ahead.list, ahead.place);
                     }
                     self.lists.decode_at(kernels, estimate.list, estimate.place, bytes, row);
                 }

@@ -139,15 +139,15 @@ impl Lists {
     }
 
     /// Asks for what [`Lists::decode_at`] will read.
-    pub fn prefetch_at(&self, kernels: &Kernels, list: u32, place: u32) {
+    pub fn prefetch_at(&self, list: u32, place: u32) {
         let (block, at) = self.block(list, place);
         let (panel, row) = (block.panel(at / PANEL_ROWS), at % PANEL_ROWS);
         if self.coding.is_bytes() {
             for group in panel.codes.chunks_exact(4 * PANEL_ROWS) {
-                kernels.prefetch(&group[4 * row..4 * row + 4]);
+                nearest_kernels::prefetch(&group[4 * row..4 * row + 4]);
             }
         } else {
-            kernels.prefetch(panel.codes);
+            nearest_kernels::prefetch(panel.codes);
         }
     }
 
