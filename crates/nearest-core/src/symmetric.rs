@@ -264,7 +264,7 @@ mod tests {
     use crate::work::Silent;
 
     fn random_matrix(n: usize, seed: u64) -> Vec<f64> {
-        let mut random = Random::new(seed);
+        let mut random = Random::new(seed, 0);
         let mut matrix = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..=i {

@@ -1,5 +1,6 @@
 //! Versions whose rows lie in lists: made from vectors that were kept as they came, searched, read back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use nearest_kernels::Kernels;
@@ -35,7 +36,8 @@ pub(super) fn train(spec: &super::Spec, n: usize, values: Values<'_>, work: &Wor
             return Err(Error::argument("lists are trained on vectors, got none"));
         }
         let n_lists = plan.n_lists.min(points.len());
-        lists::train(&points, &lists::Plan { n_lists, ..plan }, work)
+        let lists = lists::train(&points, &lists::Plan { n_lists, ..plan }, work)?;
+        Ok(Lists { made_for: n as u64, ..lists })
     })
 }
 
@@ -55,12 +57,38 @@ impl Snapshot {
         work: &Work<'_>,
     ) -> Result<Snapshot> {
         assert!(self.lists.is_none() && self.spec.is_listed());
-        each_kind!(&self.vectors, Vectors, column => self.clone().listed_from(column, trained, allocator, work))
+        each_kind!(&self.vectors, Vectors, column => {
+            let read = |row: Row, out: &mut [f32]| {
+                out.iter_mut().zip(column.row(row)).for_each(|(out, x)| *out = x.to_f32());
+                Ok(())
+            };
+            self.listed_from(column, &read, trained, allocator, work)
+        })
     }
 
+    /// This version with lists that are made anew from the vectors as they are kept.
+    pub(super) fn relisted(self, allocator: &Arc<dyn Allocator>, work: &Work<'_>) -> Result<Snapshot> {
+        match (self.spec.kept_as(), &self.lists, &self.vectors) {
+            (KeptAs::Raw(_), ..) => Snapshot { lists: None, ..self }.listed(None, allocator, work),
+            (_, Some(lists), Vectors::UInt8(column)) => {
+                let read = |row: Row, out: &mut [f32]| self.decoded(lists, row, out);
+                self.listed_from(column, &read, None, allocator, work)
+            }
+            _ => unreachable!("codes are bytes, and of lists"),
+        }
+    }
+
+    /// Whether its lists do not suit its rows any more, and can be made anew from what is kept of these.
+    pub(super) fn is_outgrown(&self) -> bool {
+        let keeps = !matches!(self.spec.kept_as(), KeptAs::Place);
+        keeps && self.lists.as_ref().is_some_and(|lists| lists.n_lists() > 1 && lists.is_outgrown(self.len()))
+    }
+
+    /// `column` has a row for each row; `read` gives its vector.
     fn listed_from<T: Kind>(
-        self,
+        &self,
         column: &Column<T>,
+        read: &(dyn Fn(Row, &mut [f32]) -> Result<()> + Sync),
         trained: Option<Lists>,
         allocator: &Arc<dyn Allocator>,
         work: &Work<'_>,
@@ -68,9 +96,12 @@ impl Snapshot {
         let spec = self.spec;
         let rows: Vec<Row> = self.live.iter().collect();
         let dim = spec.dim;
+        let failed = std::sync::Mutex::new(Ok(()));
         let read = |rows: &[Row], out: &mut [f32]| {
             for (&row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
-                out.iter_mut().zip(column.row(row)).for_each(|(out, x)| *out = x.to_f32());
+                if let Err(error) = read(row, out) {
+                    *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Err(error);
+                }
             }
         };
         let mut lists = match trained {
@@ -80,26 +111,26 @@ impl Snapshot {
                 let most = (plan.n_lists * TRAINING_ROWS_PER_LIST).max(LEAST_TRAINING_ROWS).min(rows.len());
                 let chosen = Random::new(spec.seed, 1).choose(most, rows.len());
                 let chosen: Vec<Row> = chosen.into_iter().map(|i| rows[i as usize]).collect();
-                let points =
-                    Read::new(chosen.len(), dim, |range: std::ops::Range<usize>, out: &mut [f32]| {
-                        read(&chosen[range], out);
-                    });
+                let points = Read::new(chosen.len(), dim, |range: Range<usize>, out: &mut [f32]| {
+                    read(&chosen[range], out)
+                });
                 let n_lists = plan.n_lists.min(chosen.len());
-                lists::train(&points, &lists::Plan { n_lists, ..plan }, work)?
+                let lists = lists::train(&points, &lists::Plan { n_lists, ..plan }, work)?;
+                Lists { made_for: rows.len() as u64, ..lists }
             }
         };
         let kept_as = spec.kept_as();
         let keeps = !matches!(kept_as, KeptAs::Raw(_));
         let mut kept = Vec::new();
         for part in rows.chunks(FILL_ROWS) {
-            let points = Read::new(part.len(), dim, |range: std::ops::Range<usize>, out: &mut [f32]| {
-                read(&part[range], out)
-            });
+            let points =
+                Read::new(part.len(), dim, |range: Range<usize>, out: &mut [f32]| read(&part[range], out));
             let mut coded = lists.code(&points, keeps, work)?;
             coded.entries.terms.iter_mut().for_each(|term| term.row = part[term.row as usize]);
             lists = lists.with(&coded, part.len(), &self.live, allocator, work)?;
             kept.append(&mut coded.kept);
         }
+        failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
         let vectors = match kept_as {
             KeptAs::Raw(encoding) => same_kind(&self.vectors, encoding, allocator)?,
             KeptAs::Code(_) | KeptAs::Place => {
@@ -113,7 +144,7 @@ impl Snapshot {
                 })?)
             }
         };
-        Ok(Snapshot { vectors, lists: Some(lists), ..self })
+        Ok(Snapshot { vectors, lists: Some(lists), ..self.clone() })
     }
 
     /// Searches the lists.
@@ -172,10 +203,8 @@ impl Snapshot {
     }
 
     /// The vector of a row as far as it is known, in the original coordinates, where only codes are kept.
-    pub(super) fn decoded(&self, lists: &Lists, row: Row, out: &mut Vec<f32>) -> Result<()> {
-        let start = out.len();
-        let dim = self.spec.dim;
-        let mut framed = vec![0.0; dim];
+    pub(super) fn decoded(&self, lists: &Lists, row: Row, out: &mut [f32]) -> Result<()> {
+        let mut framed = vec![0.0; self.spec.dim];
         let Vectors::UInt8(column) = &self.vectors else { unreachable!("codes are bytes") };
         match &lists.second {
             Some(second) => second.decode(column.row(row), &mut framed),
@@ -188,8 +217,7 @@ impl Snapshot {
                 lists.decode_at(self.kernels, list, place, &mut Vec::new(), &mut framed);
             }
         }
-        out.resize(start + dim, 0.0);
-        lists.coding.frame().invert(self.kernels, &framed, &mut out[start..]);
+        lists.coding.frame().invert(self.kernels, &framed, out);
         Ok(())
     }
 }

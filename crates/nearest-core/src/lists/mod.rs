@@ -40,6 +40,9 @@ pub use update::{Entries, Packer};
 
 use crate::coder::Coder;
 
+/// How much farther from their centroids rows put in later are on average before lists are made anew.
+const DRIFT: f64 = 1.5;
+
 /// Lists as they were when they were published.
 #[derive(Clone, Debug)]
 pub struct Lists {
@@ -53,6 +56,8 @@ pub struct Lists {
     pub spill_gap: f32,
     /// The mean squared distance of the rows it was trained on from their centroids.
     pub distance: f64,
+    /// How many rows it was made for.
+    pub made_for: u64,
     /// Rows put in since, and the sum of their squared distances from their centroids.
     pub added: (u64, f64),
     /// Rows in the lists, dead ones included, second copies not.
@@ -101,7 +106,7 @@ impl Lists {
     ) -> Self {
         let lists = Arc::new(vec![Arc::new(List::default()); router.n_lists()]);
         let (router, coding, second) = (Arc::new(router), Arc::new(coding), second.map(Arc::new));
-        Self { router, coding, second, spill_gap, distance, added: (0, 0.0), n_rows: 0, lists }
+        Self { router, coding, second, spill_gap, distance, made_for: 0, added: (0, 0.0), n_rows: 0, lists }
     }
 
     /// How many lists.
@@ -118,6 +123,12 @@ impl Lists {
     pub fn drift(&self) -> f64 {
         let (n, sum) = self.added;
         if n == 0 || self.distance <= 0.0 { 1.0 } else { sum / n as f64 / self.distance }
+    }
+
+    /// Whether it should be made anew: there are many more rows than it was made for, or most are of another kind.
+    pub fn is_outgrown(&self, n_live: usize) -> bool {
+        let grown = n_live as u64 >= 4 * self.made_for.max(1);
+        grown || (2 * self.added.0 >= n_live as u64 && self.drift() > DRIFT)
     }
 
     /// Bytes of codes, terms, row numbers and centroids.
