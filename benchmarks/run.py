@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the definitions and end")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works; no record is kept")
     parser.add_argument("--adapters", help="only these libraries, separated by commas")
+    parser.add_argument("--sets", help="these data sets, separated by commas (by ; if one has options)")
+    parser.add_argument("--threads", help="these numbers of threads, separated by commas")
     parser.add_argument("--rounds", type=int, help="turns of each method in a session")
     parser.add_argument("--turn-seconds", type=float, help="a turn lasts at least so long")
     parser.add_argument("--sessions", type=int, help="how often all is done again in fresh processes")
@@ -56,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         quick=args.quick,
         settings=settings,
         adapters=args.adapters.split(",") if args.adapters else None,
+        sets=args.sets.split(";" if ":" in args.sets else ",") if args.sets else None,
+        threads=[int(number) for number in args.threads.split(",")] if args.threads else None,
         with_limits=not args.no_limits,
         out=args.out,
         records=args.records,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -14,9 +15,10 @@ from typing import Any
 
 import limits as machine_limits
 from nearest import _native
-from nearest.bench import machine, record, report, runner
+from nearest.bench import machine, record, report, runner, sweep
 from nearest.bench.adapters import ParameterSet
-from nearest.bench.data import DataSet, Spec, missing, open_data
+from nearest.bench.adapters.nearest import has_lists
+from nearest.bench.data import DataSet, Spec, data_folders, missing, open_data
 from nearest.bench.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,8 +27,12 @@ DEFINITIONS = HERE / "definitions"
 RECORDS = HERE / "record"
 OUT = HERE / "out"
 
-# Sizes of a quick run, which only shows that everything works.
+# Sizes of a quick run, which only shows that everything works; parameter sets of a family, and efforts of each.
 _QUICK = {"n": 3000, "queries": 40}
+_QUICK_SETS, _QUICK_EFFORTS = 1, 3
+RECALLS = (0.9, 0.95, 0.99)
+# Answers of a sweep, and of what is measured at a recall: the same, so that they have the same recall.
+SWEPT_QUERIES = 1000
 
 
 def definitions() -> list[str]:
@@ -65,6 +71,8 @@ class Session:
         Only these libraries, if given.
     comparisons : dict of str to Comparison
         What was compared, by name.
+    at_recall : dict of str to list of AtRecall
+        How fast methods are at exactly a recall, by name.
     figures : dict
         Anything else that was measured, by name.
     claims : list of dict
@@ -78,6 +86,8 @@ class Session:
         quick: bool = False,
         settings: runner.Settings | None = None,
         adapters: Sequence[str] | None = None,
+        sets: Sequence[str] | None = None,
+        threads: Sequence[int] | None = None,
         with_limits: bool = True,
         out: Path | None = None,
         records: Path | None = None,
@@ -90,10 +100,16 @@ class Session:
         self.out = out or OUT
         self.with_limits = with_limits and not quick
         self.comparisons: dict[str, runner.Comparison] = {}
+        self.at_recall: dict[str, list[sweep.AtRecall]] = {}
+        self.curves: dict[str, list[sweep.Curve]] = {}
+        self.tables: dict[str, dict[str, Any]] = {}
         self.figures: dict[str, dict[str, Any]] = {}
         self.claims: list[dict[str, Any]] = []
         self.left_out: list[str] = []
         self.limits: dict[str, Any] = {}
+        self._sets, self._threads = sets, threads
+        # Their tables would repeat what those at exact recalls say.
+        self._untold: set[str] = set()
         self._records = records
         self._say = say
         self._started = time.monotonic()
@@ -107,11 +123,28 @@ class Session:
 
     # --- for definitions ---
 
+    def sets(self, usual: Sequence[str]) -> Sequence[str]:
+        """Data sets to measure on: these, unless others were asked for."""
+        return usual if self._sets is None else self._sets
+
+    def threads(self, usual: Sequence[int]) -> Sequence[int]:
+        """Numbers of threads: these, unless others were asked for."""
+        return usual if self._threads is None else self._threads
+
+    def without_lists(self) -> bool:
+        """Whether this build has no inverted lists; then the record says so."""
+        if has_lists():
+            return False
+        self.left_out.append("inverted lists: this build of nearest has no nearest.Lists")
+        return True
+
     def data(self, text: str) -> DataSet | None:
         """A set of vectors; None, and the reason in the record, where it is not there."""
         spec = Spec.parse(text)
         if self.quick:
             spec = spec.with_options(**{key: min(value, spec.options.get(key, value)) for key, value in _QUICK.items()})
+            if "clusters" in spec.options:
+                spec = spec.with_options(clusters=min(30, spec.options["clusters"]))
         reason = missing(spec)
         if reason:
             self.left_out.append(reason)
@@ -150,6 +183,92 @@ class Session:
             raise KeyboardInterrupt
         return comparison
 
+    def compare_at(
+        self,
+        name: str,
+        data: DataSet,
+        adapters: Iterable[str],
+        *,
+        recalls: Sequence[float] = RECALLS,
+        mode: str = "batch",
+        threads: Sequence[int] = (1,),
+        only: Callable[[ParameterSet], bool] | None = None,
+        settings: runner.Settings | None = None,
+        k: int = 10,
+    ) -> None:
+        """Finds out by a coarse sweep which parameter sets are each family's best at some recalls, has those run
+        against each other there, and keeps how fast they are, by `name` and number of threads.
+
+        The sweep runs on the first of `threads`; its choice holds for the others.
+        """
+        methods = self.swept(data, adapters, only)
+        settings = settings or self.settings
+        common: dict[str, Any] = {
+            "mode": mode,
+            "k": k,
+            "n_queries": SWEPT_QUERIES,
+            "build_threads": 2,
+            "cache": str(self.out / "builds"),
+            "say": self.say,
+        }
+        self.say(f"{name}: {data}, {mode}; a sweep over {len(methods)} parameter sets")
+        curves = sweep.sweep(data, methods, recalls, n_threads=threads[0], settings=settings, **common)
+        self.curves[name] = curves
+        for n_threads in threads:
+            results: list[sweep.AtRecall] = []
+            for recall in recalls:
+                entries, left = sweep.chosen(curves, recall)
+                entries = [sweep.spinning(entry) for entry in entries]
+                key = f"{name}, {n_threads} {'thread' if n_threads == 1 else 'threads'}, recall {recall:g}"
+                self.say(f"{key}: {len(entries)} methods")
+                comparison = runner.compare(
+                    data, entries, n_threads=n_threads, settings=settings, skipped=left, **common
+                )
+                self.keep_untold(key, comparison)
+                asked = [entry.family for entry in entries if entry.parameters.asked is not None]
+                found = sweep.at_recall(comparison, recall, asked)
+                self.at_recall[key] = found
+                results += found
+                for one in found[:1] + [one for one in (sweep.best_own(found),) if one is not None]:
+                    self.say(f"  {one.label}: {one.queries_per_second:,.0f}/s")
+            # One table a number of threads, one recall after another.
+            rows = [
+                row for recall in recalls for row in report.at_recall_rows([r for r in results if r.recall == recall])
+            ]
+            title = f"{name}, {mode}, {n_threads} {'thread' if n_threads == 1 else 'threads'}"
+            self.table(title, report.AT_RECALL_HEAD, rows, about=str(data))
+
+    def swept(
+        self, data: DataSet, adapters: Iterable[str], only: Callable[[ParameterSet], bool] | None = None
+    ) -> list[runner.Entry]:
+        """The parameter sets of a sweep; libraries that have none are named in the record."""
+        chosen = [adapter for adapter in adapters if self.adapters is None or adapter in self.adapters]
+        most = _QUICK_EFFORTS if self.quick else None
+        methods, skipped = runner.entries(runner.set_info(data), chosen, "batch", only, most, sweep=True)
+        for one in skipped:
+            reason = f"{one['adapter']}: {one['reason']}"
+            if reason not in self.left_out:
+                self.left_out.append(reason)
+                self.say(f"left out: {reason}")
+        if not self.quick:
+            return methods
+        kept: list[runner.Entry] = []
+        for method in methods:
+            if method.parameters.asked or sum(one.family == method.family for one in kept) < _QUICK_SETS:
+                kept.append(method)
+        return kept
+
+    def keep_untold(self, name: str, comparison: runner.Comparison) -> None:
+        """Keeps a comparison in the record alone: a table of the definition tells people what came of it."""
+        self.comparisons[name] = comparison
+        self._untold.add(name)
+        if comparison.interrupted:
+            raise KeyboardInterrupt
+
+    def table(self, name: str, head: Sequence[str], rows: Sequence[Sequence[str]], about: str = "") -> None:
+        """Keeps a table for people."""
+        self.tables[name] = {"about": about, "head": list(head), "rows": [list(row) for row in rows]}
+
     def worker(self, name: str, n_threads: int = 1, environment: dict[str, str] | None = None) -> Worker:
         """A process of its own, for what is no comparison of searches."""
         return Worker(name, n_threads, environment)
@@ -174,6 +293,19 @@ class Session:
         low, high = value["rounds"]["min"], value["rounds"]["max"]
         measured = f"{value['ratio']:.2f} × (turns {low:.2f} – {high:.2f})"
         self.claim(f"{text} ({slower.label})", f"≥ {target:g} ×", measured, value["ratio"] >= target)
+
+    def claim_at_recalls(self, target: float) -> None:
+        """States that this library, tuned as its peers were, is at least so many times as fast as the best of them, at
+        each recall that was measured."""
+        for key, found in self.at_recall.items():
+            own, peer = sweep.best_own(found), sweep.best_peer(found)
+            text = f"{key}: against the best peer"
+            if own is None or peer is None:
+                self.claim(text, f"≥ {target:g} ×", "not measured", None)
+                continue
+            value = sweep.ratio(own, peer)
+            measured = f"{value['median']:.2f} × (turns {value['min']:.2f} – {value['max']:.2f})"
+            self.claim(f"{text} ({peer.label})", f"≥ {target:g} ×", measured, value["median"] >= target)
 
     def claim_share(self, text: str, contender: runner.Contender | None, of: str, target: float) -> None:
         """States that one reaches at least this share of what the machine can do (`of`: of_stream, of_int8_peak, …)."""
@@ -234,12 +366,23 @@ class Session:
             "claims": self.claims,
             "figures": self.figures,
             "comparisons": {name: one.as_json() for name, one in self.comparisons.items()},
+            "at_recall": {name: [one.as_json() for one in found] for name, found in self.at_recall.items()},
+            "curves": {name: [one.as_json() for one in curves] for name, curves in self.curves.items()},
+            "tables": self.tables,
             "left_out": self.left_out,
         }
+        written = record.without_paths(written, self._places())
         record.write(path, written)
         plots = self._plot(path)
-        path.with_suffix(".md").write_text(self.text(written, plots))
+        path.with_suffix(".md").write_text(record.without_paths(self.text(written, plots), self._places()))
         return path
+
+    def _places(self) -> dict[str, str]:
+        """Folders of this machine, and what a record calls them."""
+        places = {str(self.out): "<out>", str(ROOT): "<repository>", sys.prefix: "<environment>"}
+        places |= {str(folder): "<data>" for folder in data_folders()}
+        places |= {str(self._records): "<records>"} if self._records else {}
+        return places | {tempfile.gettempdir(): "<temporary>", str(Path.home()): "<home>"}
 
     def _path(self, described: dict[str, Any], started: datetime) -> Path:
         if self.quick and self._records is None:
@@ -249,17 +392,35 @@ class Session:
 
     def _plot(self, path: Path) -> list[str]:
         plots = []
-        for number, comparison in enumerate(self.comparisons.values(), 1):
+        number = 0
+        for name, curves in self.curves.items():
+            number += 1
+            families: dict[str, list[sweep.Point]] = {}
+            for curve in curves:
+                families.setdefault(curve.entry.family, []).extend(curve.points)
+            pairs = {
+                family: [
+                    (point.recall, point.queries_per_second) for point in sweep.frontier(points) if point.recall > 0.5
+                ]
+                for family, points in families.items()
+            }
+            to = path.with_name(f"{path.stem}-{number}.png")
+            shown = {family: points for family, points in pairs.items() if points}
+            heading = f"{name}: the coarse sweep, best of all parameter sets"
+            plots += self._plotted(report.plot_curves(shown, 10, heading, to), to)
+        for name, comparison in self.comparisons.items():
+            number += 1
             # Where everything is exact there is one recall, and a plot shows nothing that the table does not.
-            if all(one.exact for one in comparison.measured()):
+            if name in self._untold or all(one.exact for one in comparison.measured()):
                 continue
             to = path.with_name(f"{path.stem}-{number}.png")
-            reason = report.plot(comparison, to)
-            if reason:
-                self.say(reason)
-            else:
-                plots.append(to.name)
+            plots += self._plotted(report.plot(comparison, to), to)
         return plots
+
+    def _plotted(self, reason: str | None, to: Path) -> list[str]:
+        if reason:
+            self.say(reason)
+        return [] if reason else [to.name]
 
     def text(self, written: dict[str, Any], plots: Sequence[str] = ()) -> str:
         """The record for people, in Markdown."""
@@ -284,8 +445,17 @@ class Session:
             parts += [f"- not measured: {'; '.join(self.limits['missing'])}"] if self.limits.get("missing") else []
         if self.claims:
             parts += ["", report.claims_table(self.claims)]
+        for name, one in written["tables"].items():
+            parts += ["", f"## {name}", "", *([one["about"], ""] if one["about"] else [])]
+            parts += [report.table(one["head"], one["rows"]) if one["rows"] else "nothing was measured"]
         for name, comparison in self.comparisons.items():
-            parts += ["", f"## {name}", "", report.comparison_text(comparison)]
+            if name not in self._untold:
+                parts += ["", f"## {name}", "", report.comparison_text(comparison)]
+            failed = [contender for contender in comparison.contenders if contender.error]
+            if name in self._untold and (failed or comparison.skipped):
+                parts += ["", f"{name}:", ""]
+                parts += [f"- {str(one.error).splitlines()[0]}" for one in failed]
+                parts += [f"- {one['adapter']}: {one['reason']}" for one in comparison.skipped]
         parts += [f"\n![recall and speed]({name})" for name in plots]
         for name, figure in self.figures.items():
             rows = [[key, _shown(key, value)] for key, value in figure.items() if not isinstance(value, (dict, list))]

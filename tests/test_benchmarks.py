@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,8 +17,9 @@ import numpy as np
 import oracle
 import pytest
 from nearest import ArgumentError
-from nearest.bench import adapters, machine, record, report, runner, truth
+from nearest.bench import adapters, builds, lists, machine, record, report, runner, sweep, truth
 from nearest.bench.adapters import ParameterSet, SetInfo
+from nearest.bench.adapters.nearest import has_lists
 from nearest.bench.data import DataSet, Spec, find_file, missing, open_data
 from nearest.bench.runner import Comparison, Contender, Entry, Settings
 from nearest.bench.worker import Worker, WorkerError
@@ -93,6 +95,9 @@ def test_score_wants_the_truth_of_these_queries() -> None:
         ("photos:n=many", "n must be a number"),
         ("photos:n=0", "n must be at least 1"),
         ("photos:clusters=3", "are for synthetic sets"),
+        ("photos:kind=embeddings", "are for synthetic sets"),
+        ("synthetic:held=3", "held is for files"),
+        ("synthetic:kind=words", "kind must be one of clusters, embeddings"),
         ("photos:dtype=object", "dtype must be one of"),
         ("photos:metric=l2", "metric must be one of"),
         ("", "expected the name"),
@@ -128,6 +133,39 @@ def test_synthetic_sets_of_other_types(dtype: str, tmp_path: Path) -> None:
     one = open_data(f"synthetic:n=300,dim=6,queries=5,dtype={dtype}", tmp_path)
     assert one.vectors.dtype == one.queries.dtype == dtype
     assert len(np.unique(one.vectors)) > 30
+
+
+def test_a_synthetic_set_of_embeddings(tmp_path: Path) -> None:
+    spec = Spec.parse("synthetic500k")
+    assert (spec.name, spec.options["n"], spec.options["dim"]) == ("synthetic", 500_000, 768)
+    one = open_data(spec.with_options(n=600, dim=48, clusters=6, queries=20), tmp_path)
+    assert "synthetic" in str(one)
+    assert (one.about["synthetic"], one.metric) == (True, "cosine")
+    assert (one.vectors.shape, one.vectors.dtype, one.queries.shape) == ((600, 48), np.float32, (20, 48))
+    np.testing.assert_allclose(np.linalg.norm(one.vectors, axis=1), 1, rtol=1e-5)
+    near = truth.canonical_distances(one.vectors, one.queries, one.truth[:, :1], one.metric)
+    away = truth.canonical_distances(one.vectors, one.queries, np.tile(np.arange(0, 600, 16), (20, 1)), one.metric)
+    assert (near > 0).all()
+    assert near.mean() < 0.7 * away.mean()
+    with pytest.raises(ArgumentError, match="embeddings are floats"):
+        open_data("synthetic:kind=embeddings,n=100,dim=8,dtype=uint8", tmp_path)
+
+
+def test_rows_held_out_and_a_second_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    (tmp_path / "extra").mkdir()
+    base, queries = rng.standard_normal((120, 4)).astype(np.float32), np.zeros((7, 4), np.float32)
+    np.savez(tmp_path / "extra" / "mine.npz", base=base, queries=queries, metric="euclidean")
+    monkeypatch.setenv("NEAREST_DATA", str(tmp_path))
+    assert missing("mine")
+    monkeypatch.setenv("NEAREST_DATA_EXTRA", str(tmp_path / "extra"))
+    assert len(open_data("mine", tmp_path / "out").queries) == 7
+    one = open_data("mine:held=40", tmp_path / "out")
+    assert (one.vectors.shape, one.queries.shape, one.truth.shape) == ((80, 4), (40, 4), (40, 80))
+    both = np.concatenate([one.vectors, one.queries])
+    assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, base.tolist()))
+    assert "held out" in one.about["queries"]
 
 
 def test_a_set_is_kept_and_made_again_when_its_file_changes(
@@ -210,6 +248,93 @@ def test_all_pairs(data: DataSet) -> None:
     assert own.score is not None
     assert (own.score["n_wrong"], result.n_queries) == (0, 800)
     assert own.built["graph_result_bytes"] == 800 * 5 * 12
+
+
+FIVE_SETS = [
+    SetInfo(116_659, 384, "float16", "cosine"),
+    SetInfo(345_760, 128, "uint8", "euclidean"),
+    SetInfo(1_356_381, 128, "uint8", "euclidean"),
+    SetInfo(283_814, 960, "uint8", "euclidean"),
+    SetInfo(500_000, 768, "float32", "cosine"),
+]
+
+
+@pytest.mark.parametrize("info", FIVE_SETS, ids=["wordnet", "photos", "photos1m", "patches", "synthetic500k"])
+def test_peers_have_as_many_chances_as_we(info: SetInfo) -> None:
+    families: dict[str, list[ParameterSet]] = {}
+    for name in ("nearest", "faiss", "scann", "svs", "hnswlib"):
+        for one in adapters.load(name).sweep_parameters(info):
+            families.setdefault(one.family or name, []).append(one)
+    expected = {"faiss IVF-PQ fast-scan", "faiss IVF-RaBitQ", "scann", "svs", "hnswlib"}
+    own = {"nearest fast", "nearest compact", "nearest build(recall=…)"} if has_lists() else set()
+    assert set(families) == expected | own
+    for family in expected:
+        assert len(families[family]) >= 4, family
+    for family, sets in families.items():
+        assert len({one.label for one in sets}) == len(sets), family
+        for one in sets:
+            json.dumps([one.build, one.efforts])
+            for line in sweep._lines(one.efforts) if one.asked is None else []:
+                knobs = [next(iter(effort.values())) for effort in line]
+                assert knobs == sorted(set(knobs)), one.label
+                assert len(knobs) > 3
+
+
+@pytest.mark.parametrize("name", [name for name in adapters.NAMES if adapters.load(name).keeps])
+def test_builds_that_are_kept(name: str, tmp_path: Path) -> None:
+    data = open_data("synthetic:n=2400,dim=16,queries=20,clusters=8,seed=3,metric=cosine", tmp_path / "data")
+    adapter = adapters.load(name)
+    if adapter.missing():
+        pytest.skip(str(adapter.missing()))
+    methods, _ = runner.entries(runner.set_info(data), [name], sweep=True)
+    chosen = list({(one.family, len(one.parameters.efforts[0])): one for one in methods}.values())
+    for method in [*chosen, methods[0], methods[-1]]:
+        p = method.parameters
+        asked = {"adapter": name, "params": p.build, "n_threads": 1, "build_threads": 1, "seed": 0}
+        answers = []
+        for kept in (False, True):
+            with Worker(method.label, 1, p.environment) as worker:
+                built = worker.ask("build", data=str(data.folder), cache=str(tmp_path / "builds"), **asked)
+                assert (built.get("kept", False), built["build_seconds"] > 0) == (kept, True)
+                assert built["file_bytes"] > 0
+                path = tmp_path / f"answers-{kept}.npy"
+                effort = p.efforts[len(p.efforts) // 2]
+                worker.ask("probe", path=str(path), mode="batch", k=5, effort=effort, n_queries=20)
+                answers.append(np.load(path))
+        # The quickest sort of threads may settle ties either way.
+        assert (answers[0] == answers[1]).mean() > 0.95, method.label
+        shutil.rmtree(tmp_path / "builds")
+
+
+def test_no_more_is_kept_than_there_is_room_for(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kept(adapters.Built):
+        def keep(self, folder: str) -> None:
+            (Path(folder) / "index").write_bytes(b"x" * 1000)
+
+        def set_effort(self, effort: dict[str, Any], n_threads: int) -> None: ...
+
+        def search(self, queries: Any, k: int) -> Any: ...
+
+        def search_one(self, query: Any, k: int) -> Any: ...
+
+    folder = tmp_path / "cache" / "one"
+    assert not builds.is_kept(folder)
+    assert builds.keep(folder, Kept(), {"seconds": 1})
+    assert (builds.is_kept(folder), builds.about(folder)) == (True, {"seconds": 1})
+    counted: list[int] = []
+
+    def make() -> int:
+        counted.append(1)
+        return 7
+
+    assert [builds.remembered(folder, "sweep", make) for _ in range(3)] == [7, 7, 7]
+    assert [builds.remembered(None, "sweep", make) for _ in range(2)] == [7, 7]
+    assert len(counted) == 3
+    monkeypatch.setattr(builds, "_MOST_BYTES", 1500)
+    assert not builds.keep(tmp_path / "cache" / "two", Kept(), {})
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["one"]
+    own = adapters.load("nearest")
+    assert builds.place(tmp_path, data, own, {}, 1, 0) is None
 
 
 def test_adapters_that_are_not_there(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,6 +532,148 @@ def test_fractions_of_the_limits() -> None:
     assert graph.contenders[0].summary["of_int8_peak"] == pytest.approx(0.25)
 
 
+# --- speed at exactly a recall ---
+
+
+def points(*pairs: tuple[float, float], start: int = 1) -> list[sweep.Point]:
+    return [sweep.Point({"n_probe": start + i}, recall, speed) for i, (recall, speed) in enumerate(pairs)]
+
+
+def test_speed_at_a_recall() -> None:
+    curve = points((0.8, 1000.0), (0.9, 400.0), (0.89, 300.0), (1.0, 100.0))
+    assert [(one.recall, one.queries_per_second) for one in sweep.frontier(curve)] == [
+        (0.8, 1000),
+        (0.9, 400),
+        (1, 100),
+    ]
+    assert [one.recall for one in sweep.around(curve, 0.95)] == [0.9, 1.0]
+    # The logarithm falls evenly: half way is the geometric mean.
+    assert sweep.speed_at(curve, 0.95) == pytest.approx(200)
+    assert sweep.speed_at(curve, 0.9) == pytest.approx(400)
+    # All find more than is wanted: at least the fastest.
+    assert sweep.speed_at(curve, 0.5) == 1000
+    assert sweep.speed_at(curve[:2], 0.95) is None
+    assert sweep.around([], 0.9) == []
+    # The recall of another build may differ a little: the line goes on, but not for ever.
+    assert sweep.interpolated([(0.94, 200.0), (0.949, 100.0)], 0.95) == pytest.approx(92.6, abs=0.1)
+    assert sweep.interpolated([(0.94, 200.0), (0.949, 100.0)], 0.99) is None
+    assert sweep.interpolated([(0.96, 200.0), (0.97, 100.0)], 0.9) == 200
+    assert sweep.interpolated([(0.96, 200.0), (0.96, 100.0)], 0.9) == 200
+
+
+class StubProbe:
+    """A library whose recall and speed follow from its effort; writes down what it was asked."""
+
+    log: list[tuple[str, dict[str, Any]]]
+
+    def __init__(self, name: str, n_threads: int, environment: dict[str, str]) -> None:
+        self.name = name
+
+    def __enter__(self) -> StubProbe:
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def ask(self, do: str, timeout: float | None = None, **arguments: Any) -> Any:
+        if do == "build":
+            if arguments["params"].get("fails"):
+                raise WorkerError(f"{self.name}: no memory")
+            self.slow = arguments["params"]["slow"]
+            return {"build_seconds": 10.0 / self.slow}
+        effort = arguments["effort"]
+        self.log.append((self.name, effort))
+        n_found = min(10, round(effort["n_probe"] / 6 + effort.get("factor", 0) / 10))
+        ids = np.load(self.truth)[: arguments["n_queries"], :10].copy()
+        ids[:, n_found:] = -1
+        np.save(arguments["path"], ids)
+        return {"seconds": self.slow * 1e-5 * (effort["n_probe"] + effort.get("factor", 0))}
+
+
+def test_a_sweep_leaves_what_cannot_win(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StubProbe, "log", [], raising=False)
+    monkeypatch.setattr(StubProbe, "truth", str(data.folder / "truth.npy"), raising=False)
+    monkeypatch.setattr(sweep, "Worker", StubProbe)
+    ladder = tuple({"n_probe": 1 << i, "factor": factor} for factor in (1, 2) for i in range(8))
+    methods = [
+        Entry("numpy", ParameterSet(label, params, ladder, family="numpy lists"))
+        for label, params in (("quick", {"slow": 1}), ("slow", {"slow": 9}), ("none", {"slow": 1, "fails": True}))
+    ]
+    methods.append(Entry("nearest", ParameterSet("asked", {}, asked=0.9)))
+    curves = sweep.sweep(data, methods, (0.5, 0.9), settings=SETTINGS)
+    quick, slow, none, asked = curves
+    # Up to the recall and no farther; then the steps around each recall are halved.
+    first = [effort["n_probe"] for name, effort in StubProbe.log if name == "numpy quick" and effort["factor"] == 1]
+    assert first[:7] == [1, 2, 4, 8, 16, 32, 64]
+    assert set(first[7:]) <= {24, 28, 30, 48, 56, 52, 60}
+    assert len(first) > 8
+    # It is left as soon as it is slower than the other where that reaches the recalls.
+    assert max(point.recall for point in slow.points) < 0.5
+    assert none.error is not None
+    assert "no memory" in none.error
+    assert not asked.points
+    entries, left = sweep.chosen(curves, 0.9)
+    assert [entry.parameters.label for entry in entries] == ["quick", "asked"]
+    assert not left
+    low, high = (effort["n_probe"] for effort in entries[0].parameters.efforts)
+    assert high - low <= 8
+    assert [entry.label for entry in sweep.chosen(curves, 0.5)[0]] == ["numpy quick"]
+    entries, left = sweep.chosen(curves[1:3], 0.9)
+    assert not entries
+    assert left[0]["adapter"] == "numpy lists"
+    assert sweep.quickest_built(curves, "numpy lists", 0.9, 0.8) is quick
+    assert sweep.quickest_built(curves, "numpy trees", 0.9, 0.8) is None
+    json.dumps(record.plain([curve.as_json() for curve in curves]), allow_nan=False)
+
+
+def test_the_ratio_at_a_recall() -> None:
+    def contender(family: str, recall: float, seconds: list[float], effort: int) -> Contender:
+        name = family.split()[0]
+        one = Contender(name, f"{family} effort={effort}", {"of": family}, {"effort": effort}, {}, False, False, family)
+        one.sessions = [[{"seconds": value, "cpus": 1.0} for value in seconds]]
+        one.score = {"recall": recall}
+        one.summary = {"seconds": runner.spread(seconds), "queries_per_second": 100 / seconds[0]}
+        one.built = {"memory_bytes": 50}
+        return one
+
+    both = comparison(
+        contender("nearest fast", 0.94, [0.25, 0.25, 0.5], 3),
+        contender("nearest fast", 0.96, [1.0, 1.0, 0.5], 4),
+        contender("faiss lists", 0.95, [1.0, 2.0, 1.0], 1),
+        contender("scann", 0.9, [0.1, 0.1, 0.1], 1),
+        contender("nearest build", 0.97, [0.3, 0.3, 0.3], 1),
+    )
+    results = sweep.at_recall(both, 0.95, asked=("nearest build",))
+    assert [one.family for one in results] == ["nearest build", "nearest fast", "faiss lists"]
+    own, peer = sweep.best_own(results), sweep.best_peer(results)
+    assert own is not None
+    assert peer is not None
+    assert (own.family, own.label, own.got) == ("nearest fast", "nearest fast", [0.94, 0.96])
+    assert own.turns == pytest.approx([200, 200, 200])
+    assert peer.turns == [100, 50, 100]
+    value = sweep.ratio(own, peer)
+    assert (value["median"], value["max"]) == (pytest.approx(2), pytest.approx(4))
+    assert own.bytes_a_vector()["account_bytes_a_vector"] == 10
+    rows = report.at_recall_rows(results)
+    assert len(rows) == 3
+    assert {len(row) for row in rows} == {len(report.AT_RECALL_HEAD)}
+    assert rows[2][4] == "2.00 (2.00 – 4.00)"
+    json.dumps(record.plain([one.as_json() for one in results]), allow_nan=False)
+
+
+def test_rows_that_belong_together(data: DataSet) -> None:
+    which = lists.clusters(data.vectors, 8, seed=1)
+    assert (len(which), len(np.unique(which)) > 3) == (800, True)
+    rows = lists.along(which, 200, seed=2)
+    assert len(np.unique(rows)) == 200
+    # All of some clusters and part of one.
+    parts = [np.isin(np.flatnonzero(which == one), rows).mean() for one in np.unique(which)]
+    assert sum(0 < part < 1 for part in parts) <= 1
+    assert sorted(lists.along(which, 800, seed=2)) == list(range(800))
+    order = np.argsort(-lists.closeness(data))
+    nearest_one = truth.canonical_distances(data.vectors, data.queries, data.truth[:, :1], data.metric).argmin()
+    assert order[0] == data.truth[nearest_one, 0]
+
+
 # --- records ---
 
 
@@ -469,6 +736,10 @@ def run(name: str, folder: Path, *options: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     (path,) = (folder / "records").glob("*.json")
     assert path.with_suffix(".md").read_text() in done.stdout
+    for text in (path.read_text(), path.with_suffix(".md").read_text()):
+        assert str(folder) not in text
+        assert str(BENCHMARKS.parent) not in text
+        assert sys.prefix not in text
     written: dict[str, Any] = json.loads(path.read_text())
     return written
 
@@ -486,6 +757,18 @@ def test_smoke(tmp_path: Path) -> None:
     for name in ("commit", "machine", "nearest", "settings", "load", "command", "started"):
         assert name in written
     assert written["nearest"]["kernels"]
+
+
+@pytest.mark.parametrize("name", [name for name in DEFINITIONS if name.startswith("lists-")])
+def test_definitions_of_lists_run_without_peers(name: str, tmp_path: Path, shared_data: Any) -> None:
+    shared_data("wordnet")
+    written = run(name, tmp_path, "--adapters", "nearest", "--sets", "wordnet:n=1500", "--threads", "1")
+    assert not failures(written)
+    assert written["claims"] or not has_lists()
+    if has_lists():
+        assert written["tables"]
+    else:
+        assert any("nearest.Lists" in reason for reason in written["left_out"])
 
 
 @pytest.mark.long

@@ -23,7 +23,13 @@ N_QUERIES = 1000
 # Queries that are enough for 100 neighbors and more.
 _LARGE_K_QUERIES = 400
 # Recall that nobody waits for: no effort beyond it is measured.
-_ENOUGH = 0.998
+_ENOUGH = 0.995
+# Recalls that are asked for most.
+_WANTED = (0.9, 0.95, 0.99)
+# Efforts that differ by less than this factor (its logarithm) need no measurement between them.
+_APART = 0.2
+# What is missing to a recall of 1 is undercut by this share: what was measured is an estimate.
+_MARGIN = 0.15
 # Distances of other kernels may differ in their last bits.
 _TOLERANCE = 1e-6
 # A search whose queries are farther from their neighbors than this share of those measured, more often than that, is unlike them.
@@ -95,8 +101,9 @@ class Calibration(NamedTuple):
         """The recall measured at an effort, between two that were measured the interpolated one."""
         ks = sorted(self.curves)
         curve = self.curves[min(ks, key=lambda known: abs(math.log(known / k)))]
-        efforts = [point.effort or 0 for point in curve]
-        return float(np.interp(effort, efforts, [point.mean for point in curve]))
+        efforts = [math.log(point.effort or 1) for point in curve]
+        missing = float(np.interp(math.log(effort), efforts, [_missing(point.mean) for point in curve]))
+        return min(1.0 - math.exp(missing), max(point.mean for point in curve))
 
     def is_unlike(self, distances: NDArray[np.float32]) -> bool:
         """Whether queries whose neighbors are so far away, (n_queries, k), are of another kind than those measured."""
@@ -172,23 +179,34 @@ def measure(
         What searches will aim at where they say nothing.
     """
     ks = sorted(known for known in {*KS, k} if known <= truth[1].shape[1])
-    curves: dict[int, list[CalibrationPoint]] = {known: [] for known in ks}
-    open_ks = list(ks)
-    for effort in _efforts(most):
-        for known in list(open_ks):
-            # Many neighbors of few queries say as much as few of many.
-            n_queries = len(truth[1]) if known < 100 else min(len(truth[1]), _LARGE_K_QUERIES)
-            found = search(known, effort, n_queries)
-            shares = shares_found(found, (truth[0][:n_queries], truth[1][:n_queries]), known)
-            point = _point(effort, shares)
-            curves[known].append(point)
-            if point.mean >= _ENOUGH:
-                open_ks.remove(known)
-        if not open_ks:
-            break
+    curves: dict[int, tuple[CalibrationPoint, ...]] = {}
+    for known in ks:
+        # Many neighbors of few queries say as much as few of many.
+        n_queries = len(truth[1]) if known < 100 else min(len(truth[1]), _LARGE_K_QUERIES)
+        right = truth[0][:n_queries], truth[1][:n_queries]
+        points: dict[int, CalibrationPoint] = {}
+
+        def add(
+            effort: int,
+            known: int = known,
+            right: tuple[NDArray[Any], NDArray[np.float32]] = right,
+            points: dict[int, CalibrationPoint] = points,
+        ) -> float:
+            found = search(known, effort, len(right[1]))
+            points[effort] = _point(effort, shares_found(found, right, known))
+            return points[effort].mean
+
+        effort = 1
+        while add(effort) < _ENOUGH and effort < most:
+            effort = min(2 * effort, most)
+        # Once more between two of these, where searches will look most.
+        for wanted in _WANTED if recall is None else (*_WANTED, recall):
+            between = round(_effort(_curve(points), wanted))
+            if min(abs(math.log(between / there)) for there in points) > _APART:
+                add(between)
+        curves[known] = _curve(points)
     far = {known: float(np.quantile(truth[1][:, known - 1], _FAR_QUANTILE)) for known in ks}
-    done = {known: tuple(curve) for known, curve in curves.items()}
-    return _worded(done, len(truth[1]), n_vectors, recall, far)
+    return _worded(curves, len(truth[1]), n_vectors, recall, far)
 
 
 def shares_found(
@@ -208,13 +226,8 @@ def shares_found(
     return shares
 
 
-def _efforts(most: int) -> Iterable[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16, … and the largest."""
-    effort = 1
-    while effort < most:
-        yield effort
-        effort = max(effort + 1, effort * 3 // 2 if effort & (effort - 1) == 0 else effort * 4 // 3)
-    yield most
+def _curve(points: dict[int, CalibrationPoint]) -> tuple[CalibrationPoint, ...]:
+    return tuple(points[effort] for effort in sorted(points))
 
 
 def _point(effort: int, shares: NDArray[np.float64]) -> CalibrationPoint:
@@ -225,18 +238,23 @@ def _point(effort: int, shares: NDArray[np.float64]) -> CalibrationPoint:
     return CalibrationPoint(effort, round(mean, 5), round(lower, 5), round(worst, 5))
 
 
+def _missing(recall: float) -> float:
+    """The logarithm of what is missing to a recall of 1, which falls about evenly with that of the effort."""
+    return math.log(max(1.0 - recall, 1e-4))
+
+
 def _effort(curve: tuple[CalibrationPoint, ...], recall: float) -> float:
     """Where a curve reaches a recall, and a little of what is missing to 1 on top."""
-    wanted = min(recall + 0.15 * (1.0 - recall), 1.0)
+    wanted = min(recall + _MARGIN * (1.0 - recall), 1.0)
     before: CalibrationPoint | None = None
     for point in curve:
         effort = float(point.effort or 1)
         if point.mean >= wanted:
             if before is None or point.mean <= before.mean:
                 return effort
-            share = (wanted - before.mean) / (point.mean - before.mean)
+            share = (_missing(before.mean) - _missing(wanted)) / (_missing(before.mean) - _missing(point.mean))
             start = float(before.effort or 1)
-            return start + (effort - start) * share
+            return start * float((effort / start) ** min(max(share, 0.0), 1.0))
         before = point
     return float(curve[-1].effort or 1)
 

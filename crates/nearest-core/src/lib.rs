@@ -7,7 +7,7 @@
 //! | [`lists`] | inverted lists: what a query looks at is what lies near it |
 //! | [`encoding`], [`stored`], [`metric`] | how vectors are stored, how distances are measured |
 //! | [`kmeans`], [`random`] | clusters, and numbers from a seed |
-//! | [`coder`], [`rotation`] | short codes of vectors, and what spreads vectors evenly before |
+//! | [`coder`], [`rotation`], [`pca`] | short codes of vectors, and what turns vectors before |
 //! | [`column`], [`live`], [`ids`] | rows in append-only chunks, which of them count, what the caller calls them |
 //! | [`candidates`] | the k nearest seen so far |
 //! | [`work`] | executor, progress, cancel and memory of one call |
@@ -31,7 +31,9 @@ pub mod lists;
 pub mod live;
 pub mod memory;
 pub mod metric;
+pub mod pca;
 pub mod random;
 pub mod rotation;
 pub mod stored;
+mod symmetric;
 pub mod work;

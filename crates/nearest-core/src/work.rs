@@ -4,6 +4,7 @@
 //! The pool is private to this library, made on first use and keyed by process id: a forked child has none of its
 //! parent's threads, so it leaves the parent's pool alone (never touching its locks) and makes its own.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -104,11 +105,6 @@ impl<'a> Work<'a> {
             }
             None => Err(Error::Memory(format!("{what} would take more bytes than can be counted"))),
         }
-    }
-
-    /// Tells the caller how far work is that no `for_each` sees as a whole; an error if it asks to stop.
-    pub fn report(&self, done: u64, total: u64, stage: &str) -> Result<()> {
-        if self.caller.poll(done, total, stage) { Ok(()) } else { Err(Error::Cancelled) }
     }
 
     /// Runs `task(scratch, i)` for each i below `n_tasks`, in no particular order, and stops at the first error.
@@ -240,6 +236,49 @@ impl Drop for Leave<'_> {
     }
 }
 
+/// Work in many parts that the caller sees as one.
+pub struct Whole<'a> {
+    outer: &'a Work<'a>,
+    stage: &'a str,
+    total: u64,
+    /// Of the parts that are over.
+    done: Cell<u64>,
+    /// Of the one that is not.
+    part: Cell<u64>,
+    polled: Cell<Instant>,
+}
+
+impl<'a> Whole<'a> {
+    /// `total` units of `stage`.
+    pub fn new(outer: &'a Work<'a>, stage: &'a str, total: u64) -> Self {
+        let (done, part, polled) = (Cell::new(0), Cell::new(0), Cell::new(Instant::now()));
+        Self { outer, stage, total, done, part, polled }
+    }
+
+    /// The next part, of so many units; an error if the caller asks to stop.
+    pub fn part(&self, units: u64) -> Result<Work<'_>> {
+        self.done.set(self.done.get() + self.part.replace(units));
+        // Parts may be too short for any of them to ask.
+        if self.polled.get().elapsed() >= POLL && !self.poll(0, 1, self.stage) {
+            return Err(Error::Cancelled);
+        }
+        Ok(Work {
+            n_threads: self.outer.n_threads.clone(),
+            caller: self,
+            allocator: self.outer.allocator.clone(),
+            memory_bytes: self.outer.memory_bytes,
+        })
+    }
+}
+
+impl Caller for Whole<'_> {
+    fn poll(&self, done: u64, total: u64, _: &str) -> bool {
+        self.polled.set(Instant::now());
+        let share = (u128::from(self.part.get()) * u128::from(done) / u128::from(total.max(1))) as u64;
+        self.outer.caller.poll((self.done.get() + share).min(self.total), self.total, self.stage)
+    }
+}
+
 /// How many processors this process may run on.
 pub fn default_n_threads() -> usize {
     // Reads the affinity mask and the control group's quota.
@@ -286,7 +325,6 @@ fn pool(n_threads: usize) -> Result<impl std::ops::Deref<Target = rayon::ThreadP
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
 
     #[test]
     fn every_task_runs_once() {
@@ -350,6 +388,37 @@ mod tests {
             );
             assert!(matches!(result, Err(Error::Cancelled)));
             assert!(caller.0.get());
+        }
+    }
+
+    #[test]
+    fn parts_are_told_as_a_whole() {
+        struct Rising(Cell<u64>);
+        impl Caller for Rising {
+            fn poll(&self, done: u64, total: u64, stage: &str) -> bool {
+                assert!(self.0.get() <= done && done <= total && total == 400 && stage == "all");
+                self.0.set(done);
+                done < 250
+            }
+        }
+        for n_threads in [1, 2] {
+            let caller = Rising(Cell::new(0));
+            let outer = Work::new(Some(n_threads), &caller);
+            let whole = Whole::new(&outer, "all", 400);
+            let run = |n_tasks| {
+                let work = whole.part(100)?;
+                let sleep = |(): &mut (), _| {
+                    std::thread::sleep(Duration::from_millis(9));
+                    Ok(())
+                };
+                work.for_each("part", n_tasks, || (), sleep)
+            };
+            // Long enough to be asked inside, then too short for it.
+            run(20).unwrap();
+            assert!(caller.0.get() <= 100);
+            run(2).unwrap();
+            let stopped = (0..100).find_map(|_| run(2).err());
+            assert!(matches!(stopped, Some(Error::Cancelled)) && caller.0.get() >= 250);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use nearest_core::coder::{Coder, CoderScratch, ShortEncoding};
 use nearest_core::rotation::Rotation;
-use nearest_core::work::Work;
+use nearest_core::work::{Silent, Work};
 use nearest_kernels::{Kernels, PANEL_ROWS, panel_depth};
 use proptest::prelude::*;
 
@@ -31,6 +31,23 @@ impl Random {
 fn grids() -> Vec<ShortEncoding> {
     let rabitq = (1..=8).map(|bits| ShortEncoding::Rabitq { bits });
     [ShortEncoding::Scalar8, ShortEncoding::Scalar4].into_iter().chain(rabitq).collect()
+}
+
+fn products() -> Vec<(usize, ShortEncoding)> {
+    let product = |dim, m, bits| (dim, ShortEncoding::Product { m, bits });
+    let mut all: Vec<_> = (1..=40_u16).map(|m| product(usize::from(m) + usize::from(m) % 7, m, 4)).collect();
+    all.extend([
+        product(1, 1, 8),
+        product(10, 3, 8),
+        product(64, 16, 8),
+        product(64, 1, 4),
+        product(384, 96, 4),
+        product(384, 192, 4),
+        product(384, 96, 8),
+        product(130, 17, 4),
+        product(4096, 512, 4),
+    ]);
+    all
 }
 
 fn train(encoding: ShortEncoding, dim: usize, sample: &[f32]) -> Coder {
@@ -106,6 +123,105 @@ fn rows_come_back_from_panels_within_their_bounds() {
             check_rows(&coder, &random.vector(n * dim));
         }
     }
+}
+
+#[test]
+fn rows_come_back_from_product_panels_too() {
+    let mut random = Random(11);
+    for (dim, encoding) in products() {
+        let sample = random.vector(dim * 50);
+        let coder = train(encoding, dim, &sample);
+        check_rows(&coder, &sample[..dim * (1 + dim % PANEL_ROWS)]);
+        check_rows(&coder, &[vec![0.0; dim], vec![-3.0; dim], vec![1e36; dim], vec![1e-36; dim]].concat());
+        let again = Coder::from_state(encoding, dim, &coder.state()).unwrap();
+        assert_eq!(again.state(), coder.state());
+        check_rows(&again, &sample[..dim]);
+    }
+}
+
+#[test]
+fn products_are_the_same_for_any_number_of_threads_and_level() {
+    let mut random = Random(12);
+    let (dim, encoding) = (70, ShortEncoding::Product { m: 33, bits: 4 });
+    let sample = random.vector(dim * 300);
+    let state = train(encoding, dim, &sample).state();
+    for kernels in Kernels::available() {
+        for n_threads in [1, 2, 5] {
+            let work = Work::new(Some(n_threads), &Silent);
+            let coder = Coder::train(encoding, dim, &sample, 1, kernels, &work).unwrap();
+            assert_eq!(coder.state(), state, "{kernels:?}, {n_threads} threads");
+        }
+    }
+    assert_ne!(
+        Coder::train(encoding, dim, &sample, 2, Kernels::best(), &Work::inline()).unwrap().state(),
+        state
+    );
+}
+
+/// Rows that are made of as many words as there are lose next to nothing.
+#[test]
+fn products_find_the_words_that_rows_are_made_of() {
+    let mut random = Random(13);
+    let (dim, m) = (24, 6);
+    let words: Vec<Vec<f32>> = (0..m * 4).map(|_| random.vector(dim / m)).collect();
+    let sample: Vec<f32> = (0..2000)
+        .flat_map(|_| {
+            let chosen = (0..m).flat_map(|part| words[part * 4 + random.bits() as usize % 4].clone());
+            let chosen: Vec<f32> = chosen.collect();
+            // Words are of directions: rows of one length have as few of those.
+            let length = norm(chosen.iter().map(|&x| f64::from(x))) as f32;
+            chosen.into_iter().map(move |x| x / length * 5.0).collect::<Vec<_>>()
+        })
+        .collect();
+    let coder = train(ShortEncoding::Product { m: m as u16, bits: 8 }, dim, &sample);
+    let mut lost = 0.0;
+    for row in sample.chunks_exact(dim) {
+        let mut code = vec![0; coder.code_bytes()];
+        let terms = coder.encode(Kernels::best(), row, &mut code, &mut CoderScratch::default());
+        lost += f64::from(terms.error) / 5.0 / 2000.0;
+    }
+    assert!(lost < 0.06, "{lost}");
+}
+
+#[test]
+fn samples_are_checked() {
+    let encoding = ShortEncoding::Product { m: 4, bits: 4 };
+    let error = |dim, sample: &[f32]| {
+        Coder::train(encoding, dim, sample, 1, Kernels::best(), &Work::inline()).unwrap_err().to_string()
+    };
+    assert_eq!(error(3, &[1.0; 9]), "product(4, 4) needs at least 4 dimensions, got 3");
+    assert_eq!(error(5, &[1.0; 9]), "a sample must be whole rows of 5, got 9 values");
+    assert_eq!(error(5, &[]), "product(4, 4) needs rows other than zeros to train on");
+    assert_eq!(error(5, &[0.0; 10]), "product(4, 4) needs rows other than zeros to train on");
+    assert_eq!(error(5, &[f32::NAN; 10]), "product(4, 4) needs rows other than zeros to train on");
+    assert_eq!(error(5, &[f32::INFINITY; 10]), "product(4, 4) needs rows other than zeros to train on");
+}
+
+#[test]
+fn forged_codebooks_are_refused() {
+    let encoding = ShortEncoding::Product { m: 2, bits: 4 };
+    let state = train(encoding, 5, &Random(1).vector(100)).state();
+    assert_eq!(state.len(), 4 + 16 * 5);
+    for (at, byte) in (0..state.len()).flat_map(|at| [0, 1, 127, 128, 255].map(|byte| (at, byte))) {
+        let mut forged = state.clone();
+        forged[at] = byte;
+        // An error, or a coder that works.
+        if let Ok(coder) = Coder::from_state(encoding, 5, &forged) {
+            check_rows(&coder, &[1.0, -2.0, 3.0, -4.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        } else {
+            assert!(at < 4 || byte == 0);
+        }
+    }
+    for unit in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-30, 2.0] {
+        let mut forged = state.clone();
+        forged[..4].copy_from_slice(&unit.to_le_bytes());
+        let error = Coder::from_state(encoding, 5, &forged).unwrap_err();
+        assert_eq!(error.to_string(), "the codebooks of product(2, 4) hold values that none can have");
+    }
+    assert!(Coder::from_state(encoding, 5, &state[1..]).is_err());
+    assert!(Coder::from_state(encoding, 1, &state).is_err());
+    assert!(Coder::from_state(ShortEncoding::Product { m: 0, bits: 4 }, 5, &state).is_err());
+    assert!(Coder::from_state(ShortEncoding::Product { m: 2, bits: 5 }, 5, &state).is_err());
 }
 
 #[test]

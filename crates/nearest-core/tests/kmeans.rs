@@ -251,6 +251,53 @@ fn scale_and_offset_change_little() {
 }
 
 #[test]
+fn balanced_clusters_are_of_like_sizes() {
+    // Groups of very different sizes and spreads.
+    let mut points = groups(9000, 12, 5, 0.2, 20);
+    points.extend(groups(900, 12, 200, 0.5, 21));
+    let largest = |found: &KMeans| *found.sizes.iter().max().unwrap() as f64 / (9900.0 / 100.0);
+    for weights in [None, Some(vec![0.25; 9900])] {
+        let settings = Settings { n_iterations: 15, weights: weights.as_deref(), ..Settings::new(100) };
+        let plain = run(&points, 12, &settings).unwrap();
+        let found = run(&points, 12, &Settings { balanced: true, ..settings }).unwrap();
+        assert!(largest(&found) <= 2.2, "{} (plain: {})", largest(&found), largest(&plain));
+        assert_eq!(found.sizes.iter().sum::<u64>(), 9900);
+    }
+    // What is all in one place cannot be cut.
+    let mut points = vec![1.0f32; 3000 * 4];
+    points.extend(groups(1000, 4, 50, 0.5, 22));
+    let found = run(&points, 4, &Settings { balanced: true, ..Settings::new(40) }).unwrap();
+    assert!(found.sizes.iter().any(|&size| size >= 3000));
+    assert!(found.objective[9] < found.objective[1]);
+}
+
+#[test]
+fn two_levels_come_close_to_one() {
+    let points = groups(20_000, 16, 300, 0.5, 23);
+    let weights: Vec<f32> = (0..20_000).map(|i| (1 + i % 3) as f32).collect();
+    for (spherical, balanced, weights) in
+        [(false, false, None), (true, false, Some(&weights[..])), (false, true, None)]
+    {
+        let settings = Settings { spherical, balanced, weights, ..Settings::new(1000) };
+        let flat = run(&points, 16, &settings).unwrap();
+        let settings = Settings { hierarchical: Some(true), ..settings };
+        let found = run(&points, 16, &settings).unwrap();
+        assert_eq!((found.centroids.len(), found.objective.len()), (16_000, 6));
+        let ratio = found.objective[5] / flat.objective.last().unwrap();
+        assert!(ratio < 1.03, "{ratio}");
+        let again = kmeans(&Side::new(&points, 16), &settings, &Work::new(Some(3), &Silent)).unwrap();
+        assert_eq!(again.centroids, found.centroids);
+    }
+    for k in [1, 2, 3, 50] {
+        let settings = Settings { hierarchical: Some(true), ..Settings::new(k) };
+        let found = run(&points[..50 * 16], 16, &settings).unwrap();
+        assert_eq!(found.centroids.len(), k * 16);
+        let same = run(&[2.5; 50 * 4], 4, &settings).unwrap();
+        assert!(same.centroids == vec![2.5; k * 4] && same.objective.iter().all(|&cost| cost == 0.0));
+    }
+}
+
+#[test]
 fn weights_count_as_copies() {
     let points = groups(500, 6, 10, 0.5, 9);
     let weights: Vec<f32> = (0..500).map(|i| (i % 4) as f32).collect();
@@ -339,14 +386,15 @@ fn it_can_be_stopped() {
         fn poll(&self, done: u64, total: u64, stage: &str) -> bool {
             assert!(done <= total && !stage.is_empty());
             self.0.set(self.0.get() + 1);
-            self.0.get() < 3
+            false
         }
     }
-    let points = groups(2000, 10, 30, 0.3, 14);
-    for n_threads in [1, 2] {
+    let points = groups(40_000, 10, 30, 1.0, 14);
+    for (n_threads, hierarchical) in [(1, false), (2, false), (1, true), (2, true)] {
         let caller = After(std::cell::Cell::new(0));
         let work = Work::new(Some(n_threads), &caller);
-        let settings = Settings { n_iterations: 100_000, ..Settings::new(200) };
+        let hierarchical = Some(hierarchical);
+        let settings = Settings { n_iterations: 100_000, hierarchical, ..Settings::new(1000) };
         let result = kmeans(&Side::new(&points, 10), &settings, &work);
         assert!(matches!(result, Err(Error::Cancelled)));
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
 use nearest_kernels::{
-    Element, Fit, Kernels, Nearest, PANEL_ROWS, PanelCentroids, PanelPoints, PanelQueries, PanelRows, Rows,
-    panel_depth, planes_bytes,
+    Element, Kernels, Nearest, PANEL_ROWS, PanelCentroids, PanelPoints, PanelQueries, PanelRows, Rows,
+    WordTables, panel_depth, planes_bytes,
 };
 
 const QUERIES: usize = 1000;
@@ -212,7 +212,7 @@ fn print_codes(kernels: &Kernels, dim: usize) {
     let mut line = format!("  codes, dim {dim}: rotate {:.0} ns a row", rotate * 1e9);
     for bits in [1, 4, 8] {
         let code = seconds(|| {
-            black_box(kernels.quantise_grid(black_box(&row), bits, Fit::Unbiased, &mut levels));
+            black_box(kernels.quantise_grid(black_box(&row), bits, &mut levels));
         });
         line += &format!(", {bits} bits {:.0}", code * 1e9);
     }
@@ -224,7 +224,23 @@ fn print_codes(kernels: &Kernels, dim: usize) {
         let time = seconds(|| kernels.unpack_planes(bits, black_box(&packed), &mut panel));
         line += &format!(" {:.0}", time * 1e9);
     }
-    println!("{line} ns a panel of 1 to 7 bits");
+    line += " ns a panel of 1 to 7 bits";
+    for (width, bits) in [(4, 4), (2, 4), (4, 8)] {
+        let ends: Vec<usize> = (width..=dim).step_by(width).collect();
+        let tables = WordTables::new(bits, &ends, &vec![7; dim << bits]);
+        let packed = vec![0x5a; tables.packed_bytes()];
+        let time = seconds(|| kernels.unpack_words(&tables, black_box(&packed), &mut panel));
+        let (values, mut codes) = (vec![0.5; dim], vec![0; dim / width]);
+        let words = vec![0.25; (1 << bits) * (dim + dim / width)];
+        let choose = seconds(|| kernels.nearest_words(&words, 1 << bits, black_box(&values), &mut codes));
+        line += &format!(
+            "; product({}, {bits}) choose {:.0} ns a row, unpack {:.0} a panel",
+            dim / width,
+            choose * 1e9,
+            time * 1e9
+        );
+    }
+    println!("{line}");
 }
 
 fn print_streams<T: Element>(kernels: &Kernels, name: &str, dim: usize, query: &[T::Query], memory: &[u8]) {

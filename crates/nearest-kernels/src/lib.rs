@@ -13,7 +13,9 @@
 //! | `sums.rs` | sums of rows, for their means |
 //! | `rotate.rs` | orthonormal rotations that cost O(dim · log dim) |
 //! | `grid.rs` | rows as levels of 1 to 8 bits, with true bounds of what that loses |
-//! | `unpack.rs` | short codes, packed so that a panel of bytes is had from them at once |
+//! | `unpack.rs` | levels, packed so that a panel of bytes is had from them at once |
+//! | `words.rs` | product codes: words of a codebook, chosen and unpacked |
+//! | `symmetric.rs` | inner loops of the symmetric eigenproblem |
 //! | `x86_64/` | the same kernels for AVX2 and AVX-512 |
 //!
 //! Selection kernels ([`Kernels::dot`] and its kin) may round differently from one level to the next:
@@ -39,18 +41,23 @@ mod quantise;
 mod rotate;
 mod rows;
 mod sums;
+mod symmetric;
 mod unpack;
+mod words;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use centroids::{Nearest, PanelCentroids, PanelPoints};
 pub use element::Element;
-pub use grid::{Fit, GridCode};
+pub use grid::GridCode;
 pub use kernels::Kernels;
 pub use panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, pack_panel_f32, panel_depth};
 pub use quantise::{QueryCode, RowCode};
 pub use rows::Rows;
+pub use sums::prefetch;
+pub use symmetric::{RankTwo, STRIP, Turn};
 pub use unpack::{level_in_planes, pack_planes, planes_bytes};
+pub use words::{PARTS, WordTables};
 
 /// The largest number of dimensions.
 ///

@@ -1,9 +1,11 @@
-//! Rotations, grid codes and packed planes: what they mean, and that every level agrees to the bit.
+//! Rotations, grid codes, packed planes and words: what they mean, and that every level agrees to the bit.
 
 mod common;
 
 use common::{Random, levels};
-use nearest_kernels::{Fit, Kernels, PANEL_ROWS, level_in_planes, pack_planes, panel_depth, planes_bytes};
+use nearest_kernels::{
+    Kernels, PANEL_ROWS, PARTS, WordTables, level_in_planes, pack_planes, panel_depth, planes_bytes,
+};
 use proptest::prelude::*;
 
 fn portable() -> &'static Kernels {
@@ -58,12 +60,12 @@ fn a_round_is_a_hadamard_transform() {
 }
 
 /// Checks the levels of a row, and the bound of what they lose.
-fn check_grid(kernels: &Kernels, row: &[f32], bits: u32, fit: Fit) {
-    let what = || format!("{kernels:?}, {bits} bits, {fit:?}, row {row:?}");
+fn check_grid(kernels: &Kernels, row: &[f32], bits: u32) {
+    let what = || format!("{kernels:?}, {bits} bits, row {row:?}");
     let mut levels = vec![99; row.len()];
-    let code = kernels.quantise_grid(row, bits, fit, &mut levels);
+    let code = kernels.quantise_grid(row, bits, &mut levels);
     let mut again = vec![98; row.len()];
-    assert_eq!(portable().quantise_grid(row, bits, fit, &mut again), code, "{}", what());
+    assert_eq!(portable().quantise_grid(row, bits, &mut again), code, "{}", what());
     assert_eq!(again, levels, "{}", what());
 
     assert!(code.scale >= 0.0 && code.scale.is_finite() && code.error >= 0.0, "{code:?}: {}", what());
@@ -86,11 +88,12 @@ fn check_grid(kernels: &Kernels, row: &[f32], bits: u32, fit: Fit) {
     if (1e-30..1e30).contains(&largest) {
         assert!(f64::from(code.error) <= lost * 1.0001 + exact * 2e-6, "error {:e}: {}", code.error, what());
         let dot: f64 = row.iter().zip(decoded()).map(|(&x, y)| f64::from(x) * y).sum();
-        let aim = match fit {
-            Fit::Unbiased => exact * exact,
-            Fit::LeastSquares => decoded().map(|y| y * y).sum(),
-        };
-        assert!((dot / aim - 1.0).abs() < 1e-5, "⟨x̂, x⟩ is {dot:e}, not {aim:e}: {}", what());
+        assert!(
+            (dot / exact / exact - 1.0).abs() < 1e-5,
+            "⟨x̂, x⟩ is {dot:e}, not {:e}: {}",
+            exact * exact,
+            what()
+        );
     } else {
         assert_eq!(code.scale, 0.0);
         let at_most = exact.max(f64::from(largest) * (row.len() as f64).sqrt()) * 1.00001 + 5e-45;
@@ -107,18 +110,16 @@ fn grid_codes_keep_their_bounds() {
             let mut spiked = row.clone();
             spiked[dim / 2] = 1e6;
             for bits in 1..=8 {
-                for fit in [Fit::Unbiased, Fit::LeastSquares] {
-                    check_grid(kernels, &row, bits, fit);
-                    check_grid(kernels, &spiked, bits, fit);
-                    check_grid(kernels, &vec![-3.7; dim], bits, fit);
-                }
-                check_grid(kernels, &vec![0.0; dim], bits, Fit::Unbiased);
+                check_grid(kernels, &row, bits);
+                check_grid(kernels, &spiked, bits);
+                check_grid(kernels, &vec![-3.7; dim], bits);
+                check_grid(kernels, &vec![0.0; dim], bits);
                 if dim <= 40 {
                     for size in [1e-44, 1e-37, 1e-31, 1e-29, 1e-10, 1e10, 1e29, 1e31, 1e38] {
                         let sized: Vec<f32> = row.iter().map(|x| x * size).collect();
-                        check_grid(kernels, &sized, bits, Fit::Unbiased);
+                        check_grid(kernels, &sized, bits);
                     }
-                    check_grid(kernels, &vec![f32::MAX; dim], bits, Fit::Unbiased);
+                    check_grid(kernels, &vec![f32::MAX; dim], bits);
                 }
             }
         }
@@ -132,10 +133,10 @@ fn what_is_not_finite_does_no_harm() {
             let mut levels = [99; 20];
             let mut row = [1.0; 20];
             row[3] = f32::NEG_INFINITY;
-            let code = kernels.quantise_grid(&row, bits, Fit::Unbiased, &mut levels);
+            let code = kernels.quantise_grid(&row, bits, &mut levels);
             assert_eq!((code.scale, code.error), (0.0, f32::INFINITY));
             row[3] = f32::NAN;
-            kernels.quantise_grid(&row, bits, Fit::Unbiased, &mut levels);
+            kernels.quantise_grid(&row, bits, &mut levels);
         }
     }
 }
@@ -150,9 +151,12 @@ fn grid_codes_are_nearly_the_best() {
         for _ in 0..50 {
             let row: Vec<f32> = (0..384).map(|_| random.normal()).collect();
             let mut levels = vec![0; row.len()];
-            let code = Kernels::best().quantise_grid(&row, bits, Fit::LeastSquares, &mut levels);
-            lost += f64::from(code.error).powi(2);
-            n += row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+            let code = Kernels::best().quantise_grid(&row, bits, &mut levels);
+            // The angle between row and code, whose tangent the unbiased code's error is.
+            let squared = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+            let tangent = f64::from(code.error).powi(2) / squared;
+            lost += tangent / (1.0 + tangent);
+            n += 1.0;
         }
         // A scale a row does a little better than one scale for all.
         assert!(lost / n < best * 1.01, "{bits} bits lose {} of the squares, {best} is best", lost / n);
@@ -186,6 +190,74 @@ fn planes_unpack_to_what_was_packed() {
 }
 
 #[test]
+fn words_unpack_to_what_they_are() {
+    let mut random = Random::new(6);
+    for bits in [4, 8] {
+        for dim in (1..=25).chain([64, 100]) {
+            // Parts of random widths.
+            let mut ends: Vec<usize> = (1..dim).filter(|_| random.bits().is_multiple_of(3)).collect();
+            ends.push(dim);
+            let words: Vec<u8> = (0..dim << bits).map(|_| random.bits() as u8).collect();
+            let tables = WordTables::new(bits, &ends, &words);
+            let packed: Vec<u8> = (0..tables.packed_bytes()).map(|_| random.bits() as u8).collect();
+            for kernels in levels() {
+                let mut panel = vec![99; PANEL_ROWS * panel_depth(dim)];
+                kernels.unpack_words(&tables, &packed, &mut panel);
+                for (at, byte) in panel.iter().enumerate() {
+                    let (j, r) = (at / 128 * 4 + at % 4, at % 128 / 4);
+                    let part = ends.partition_point(|&end| end <= j);
+                    let expected = ends.get(part).map_or(0, |&end| {
+                        let start = if part == 0 { 0 } else { ends[part - 1] };
+                        let number = match bits {
+                            4 => packed[part * 16 + r % 16] >> (r / 16 * 4) & 15,
+                            _ => packed[part * 32 + r],
+                        };
+                        words[(start << bits) + usize::from(number) * (end - start) + (j - start)]
+                    });
+                    assert_eq!(
+                        *byte, expected,
+                        "{kernels:?}, {bits} bits, ends {ends:?}, row {r}, component {j}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_nearest_word_is_found() {
+    let mut random = Random::new(8);
+    for (n_words, width, groups) in [(1, 1, 1), (16, 4, 3), (16, 1, 1), (256, 3, 2), (7, 70, 1)] {
+        // Small whole numbers: sums are exact, and words may be equal.
+        let mut whole = |n: usize| -> Vec<f32> { (0..n).map(|_| (random.bits() % 9) as f32 - 4.0).collect() };
+        let values = whole(groups * width * PARTS);
+        let mut words = whole(groups * n_words * (width + 1) * PARTS);
+        for word in words.chunks_exact_mut((width + 1) * PARTS) {
+            let (values, halves) = word.split_at_mut(width * PARTS);
+            for (j, half) in halves.iter_mut().enumerate() {
+                *half = values[j..].iter().step_by(PARTS).map(|x| x * x / 2.0).sum();
+            }
+        }
+        for kernels in levels() {
+            let mut codes = vec![99; groups * PARTS];
+            kernels.nearest_words(&words, n_words, &values, &mut codes);
+            for (part, code) in codes.iter().enumerate() {
+                let (group, lane) = (part / PARTS, part % PARTS);
+                let distance = |number: usize| -> f32 {
+                    let word = (group * n_words + number) * (width + 1);
+                    let pairs = (0..width).map(|j| {
+                        values[(group * width + j) * PARTS + lane] - words[(word + j) * PARTS + lane]
+                    });
+                    pairs.map(|difference| difference * difference).sum()
+                };
+                let nearest = (0..n_words).min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+                assert_eq!(Some(usize::from(*code)), nearest, "{kernels:?}, part {part}");
+            }
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "planes must have 64 bytes, got 63")]
 fn lengths_are_checked() {
     Kernels::best().unpack_planes(4, &[0; 63], &mut [0; 128]);
@@ -204,8 +276,7 @@ proptest! {
         let finite = |x: f32| if x.is_finite() { x } else { 1.0 };
         let row: Vec<f32> = row.iter().map(|x| finite(*x) % 10.0 * 10_f32.powi(exponent)).collect();
         for kernels in levels() {
-            check_grid(kernels, &row, bits, Fit::Unbiased);
-            check_grid(kernels, &row, bits, Fit::LeastSquares);
+            check_grid(kernels, &row, bits);
         }
     }
 }

@@ -33,6 +33,27 @@ def plain(value: Any) -> Any:
     return number if isinstance(number, (int, bool, str)) else str(number)
 
 
+def without_paths(value: Any, places: dict[str, str]) -> Any:
+    """The same, with names in place of folders of this machine: a record says nothing of whose it is.
+
+    Examples
+    --------
+    >>> without_paths({"error": ["no file /tmp/x/y"]}, {"/tmp": "<temporary>", "/tmp/x": "<out>"})
+    {'error': ['no file <out>/y']}
+    """
+    if isinstance(value, dict):
+        return {without_paths(key, places): without_paths(item, places) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(item, places) for item in value]
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        # The longest first: what lies in one folder may have a name of its own.
+        for place in sorted(filter(lambda place: len(place) > 1, places), key=len, reverse=True):
+            value = value.replace(place, places[place])
+    return value
+
+
 def new_path(folder: str | os.PathLike[str], date: str, name: str) -> Path:
     """``<date>-<name>.json``, or with a number where that is there: records are never overwritten."""
     path = Path(folder) / f"{date}-{name}.json"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from . import sweep
 from .runner import Comparison, Contender, ratio
 
 
@@ -186,8 +187,44 @@ def comparison_text(comparison: Comparison) -> str:
     return "\n".join(parts)
 
 
+AT_RECALL_HEAD = ["method", "recall", "speed", "turns", "nearest / it", "measured at", "bytes a vector"]
+
+
+def at_recall_rows(results: Sequence[sweep.AtRecall]) -> list[list[str]]:
+    """What each method does at exactly a recall, the fastest first, with the ratio to this library's best tuned one."""
+    own = sweep.best_own(results)
+    rows = []
+    for one in results:
+        speeds = [number(speed) for speed in (min(one.turns), max(one.turns))]
+        against = ""
+        if own is not None and one is not own:
+            value = sweep.ratio(own, one)
+            against = f"{value['median']:.2f} ({value['min']:.2f} – {value['max']:.2f})"
+        efforts = (
+            " ".join([*(f"{name}={value}" for name, value in point.effort.items()), f"→ {recall:.4f}"])
+            for point, recall in zip(one.points, one.got, strict=True)
+        )
+        size = one.bytes_a_vector()["account_bytes_a_vector"]
+        name = one.label if one.label.startswith(one.family) else f"{one.label} [{one.family}]"
+        row = [name, f"{one.recall:g}", f"{number(one.queries_per_second)}/s", " – ".join(speeds), against]
+        rows.append([*row, "; ".join(efforts), number(size)])
+    return rows
+
+
 def plot(comparison: Comparison, path: str | os.PathLike[str]) -> str | None:
     """Recall and speed of the frontier of each library, as PNG; why there is none if matplotlib is not installed."""
+    names = dict.fromkeys(one.adapter for one in comparison.measured() if one.score)
+    curves = {
+        name: [(_recall(one), one.summary["queries_per_second"]) for one in frontier(comparison.measured(name))]
+        for name in names
+    }
+    return plot_curves(curves, comparison.k, title(comparison), path)
+
+
+def plot_curves(
+    curves: dict[str, list[tuple[float, float]]], k: int, heading: str, path: str | os.PathLike[str]
+) -> str | None:
+    """Pairs of recall and queries a second by name, as PNG; why there is none if matplotlib is not installed."""
     try:
         import matplotlib
     except ImportError:
@@ -195,25 +232,23 @@ def plot(comparison: Comparison, path: str | os.PathLike[str]) -> str | None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = dict.fromkeys(one.adapter for one in comparison.measured() if one.score)
-    if not names:
+    if not any(curves.values()):
         return "no plot: nothing was measured"
     figure, axes = pyplot.subplots(figsize=(9, 5.5), constrained_layout=True)
     markers = "osD^vP*X<>"
-    for number_, name in enumerate(names):
-        points = frontier(comparison.measured(name))
+    for number_, (name, points) in enumerate(curves.items()):
         axes.plot(
-            [_recall(one) for one in points],
-            [one.summary["queries_per_second"] for one in points],
+            [recall for recall, _ in points],
+            [speed for _, speed in points],
             marker=markers[number_ % len(markers)],
-            linewidth=2.4 if name == "nearest" else 1.2,
-            zorder=3 if name == "nearest" else 2,
+            linewidth=2.4 if sweep.is_own(name) else 1.2,
+            zorder=3 if sweep.is_own(name) else 2,
             label=name,
         )
     axes.set_yscale("log")
-    axes.set_xlabel(f"recall@{comparison.k}, by distance")
+    axes.set_xlabel(f"recall@{k}, by distance")
     axes.set_ylabel("queries a second")
-    axes.set_title(title(comparison), fontsize=9)
+    axes.set_title(heading, fontsize=9)
     axes.grid(True, which="both", alpha=0.25)
     axes.legend()
     figure.savefig(os.fspath(path), dpi=130)

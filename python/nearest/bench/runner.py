@@ -74,6 +74,11 @@ class Entry:
         """How tables call it."""
         return f"{self.adapter} {self.parameters.label}"
 
+    @property
+    def family(self) -> str:
+        """What it competes as."""
+        return self.parameters.family or self.adapter
+
 
 @dataclass
 class Contender:
@@ -89,6 +94,7 @@ class Contender:
     environment: dict[str, str]
     exhaustive: bool
     exact: bool
+    family: str = ""
     score: dict[str, Any] | None = None
     error: str | None = None
     sessions: list[list[dict[str, Any]]] = field(default_factory=list)
@@ -194,6 +200,7 @@ def entries(
     mode: str = "batch",
     only: Callable[[ParameterSet], bool] | None = None,
     most_efforts: int | None = None,
+    sweep: bool = False,
 ) -> tuple[list[Entry], list[dict[str, str]]]:
     """The methods of some libraries, and which libraries were left out for what reason.
 
@@ -208,13 +215,18 @@ def entries(
         Which parameters; all if left out.
     most_efforts : int, optional
         No more points of each curve, evenly chosen.
+    sweep : bool
+        The many parameter sets of a sweep, in place of the few usual ones.
     """
     chosen: list[Entry] = []
     skipped: list[dict[str, str]] = []
     for name in adapters:
         adapter = load(name)
         reason = adapter.missing() or adapter.refuses(info)
-        sets = [] if reason else adapter.graph_parameters(info) if mode == "graph" else adapter.parameters(info)
+        ways = (
+            adapter.graph_parameters if mode == "graph" else adapter.sweep_parameters if sweep else adapter.parameters
+        )
+        sets = [] if reason else ways(info)
         for parameters in sets:
             if only is None or only(parameters):
                 efforts = parameters.efforts
@@ -226,6 +238,8 @@ def entries(
             skipped.append({"adapter": name, "reason": reason})
         elif not sets and mode == "graph":
             skipped.append({"adapter": name, "reason": "has no search of all pairs"})
+        elif not sets:
+            skipped.append({"adapter": name, "reason": "has nothing for this here"})
     return chosen, skipped
 
 
@@ -246,6 +260,7 @@ def compare(
     settings: Settings | None = None,
     skipped: Sequence[dict[str, str]] = (),
     graph_rows: dict[str, int] | None = None,
+    cache: str | None = None,
     say: Say = lambda text: None,
 ) -> Comparison:
     """Run methods against each other on one set of vectors.
@@ -269,6 +284,8 @@ def compare(
     graph_rows : dict of str to int, optional
         For mode graph: libraries that are asked for so many members only, and their times scaled up; `sampled_rows` in
         the record says so.
+    cache : path, optional
+        Folder that keeps what other libraries built, see `builds`.
     say : callable, optional
         Told what goes on.
 
@@ -295,12 +312,22 @@ def compare(
     for entry in methods:
         p = entry.parameters
         group = [
-            Contender(entry.adapter, _label(entry, effort), p.build, effort, p.environment, p.exhaustive, p.exact)
+            Contender(
+                entry.adapter,
+                label(entry, effort),
+                p.build,
+                effort,
+                p.environment,
+                p.exhaustive,
+                p.exact,
+                entry.family,
+            )
             for effort in p.efforts
         ]
         groups.append((entry, group))
         result.contenders += group
-    run = _Run(data, mode, k, n_threads, n_queries, build_threads or n_threads, settings, graph_rows or {}, say)
+    build_threads = build_threads or n_threads
+    run = _Run(data, mode, k, n_threads, n_queries, build_threads, settings, graph_rows or {}, cache, say)
     try:
         for session in range(settings.sessions):
             run.session(session, groups)
@@ -312,7 +339,8 @@ def compare(
     return result
 
 
-def _label(entry: Entry, effort: dict[str, Any]) -> str:
+def label(entry: Entry, effort: dict[str, Any]) -> str:
+    """How tables call one point of a curve."""
     return " ".join([entry.label, *(f"{name}={value}" for name, value in effort.items())])
 
 
@@ -326,6 +354,7 @@ class _Run:
     build_threads: int
     settings: Settings
     graph_rows: dict[str, int]
+    cache: str | None
     say: Say
 
     def session(self, session: int, groups: list[tuple[Entry, list[Contender]]]) -> None:
@@ -374,8 +403,10 @@ class _Run:
                 n_threads=self.n_threads,
                 build_threads=self.build_threads,
                 seed=self.settings.seed,
+                cache=self.cache,
             )
-            sizes = worker.ask("sizes", limit) if session == 0 and self.mode != "graph" else {}
+            wanted = session == 0 and self.mode != "graph" and "memory_bytes" not in built
+            sizes = worker.ask("sizes", limit) if wanted else {}
             for contender in group:
                 contender.build_seconds.append(built["build_seconds"])
                 if session == 0:

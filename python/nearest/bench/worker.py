@@ -27,6 +27,8 @@ from ..errors import NearestError
 # Before a turn: answers that nobody times, so that threads are awake and caches are this method's again.
 _WARM_QUERIES = 64
 _WARM_SECONDS = 0.05
+# What `probe` takes at least.
+_PROBE_SECONDS = 0.1
 
 
 class WorkerError(NearestError, RuntimeError):
@@ -43,9 +45,16 @@ class _Method:
         self.functions: dict[str, Any] = {}
 
     def build(
-        self, data: str, adapter: str, params: dict[str, Any], n_threads: int, build_threads: int, seed: int
+        self,
+        data: str,
+        adapter: str,
+        params: dict[str, Any],
+        n_threads: int,
+        build_threads: int,
+        seed: int,
+        cache: str | None = None,
     ) -> dict[str, Any]:
-        from . import machine
+        from . import builds, machine
         from .adapters import load
         from .data import DataSet
 
@@ -53,6 +62,11 @@ class _Method:
         self.n_threads = n_threads
         method = load(adapter)
         details = method.details()
+        kept = builds.place(cache, self.data, method, params, build_threads, seed)
+        if kept is not None and builds.is_kept(kept):
+            self.built = method.open(str(kept), self.data.vectors, self.data.metric, params)
+            self.queries = self.built.prepare(self.data.queries)
+            return {**builds.about(kept), "details": details, "kept": True}
         # Pages of the mapped set count as this process's memory once touched: before, not as part of the build.
         for start in range(0, len(self.data.vectors), 1 << 16):
             self.data.vectors[start : start + (1 << 16)].max(initial=0)
@@ -67,7 +81,7 @@ class _Method:
         after = machine.memory_now()
         self.queries = self.built.prepare(self.data.queries)
         difference = after["anonymous"] - before["anonymous"] if "anonymous" in after else None
-        return {
+        result = {
             "build_seconds": seconds,
             "build_cpu_seconds": cpu_seconds,
             "build_threads": build_threads,
@@ -78,6 +92,10 @@ class _Method:
             "build_peak_since_start": not peak_is_of_build,
             "resident_bytes": difference,
         }
+        if kept is not None:
+            result |= self.sizes()
+            builds.keep(kept, self.built, result)
+        return result
 
     def sizes(self) -> dict[str, Any]:
         return {
@@ -102,6 +120,27 @@ class _Method:
             found = _ids(self.built.search(queries, k))
             ids[:, : found.shape[1]] = found
         np.save(path, ids)
+
+    def probe(self, path: str, mode: str, k: int, effort: dict[str, Any], n_queries: int) -> dict[str, float]:
+        """The quickest of a few passes over the queries, and the ids into a file: what a coarse sweep looks at."""
+        self.set_effort(effort)
+        queries = self.queries[:n_queries]
+        if mode == "single":
+            search_one = self.built.search_one
+            for query in queries[:_WARM_QUERIES]:
+                search_one(query, k)
+            seconds, found = _quickest(lambda: [search_one(query, k) for query in queries])
+            ids = np.full((len(queries), k), -1, np.int64)
+            for row, one in enumerate(found):
+                ids[row, : len(one)] = _ids(one)
+        else:
+            self.built.search(queries[:_WARM_QUERIES], k)
+            seconds, some = _quickest(lambda: self.built.search(queries, k))
+            ids = np.full((len(queries), k), -1, np.int64)
+            some = _ids(some)
+            ids[:, : some.shape[1]] = some
+        np.save(path, ids)
+        return {"seconds": seconds / len(queries)}
 
     def batch(self, k: int, effort: dict[str, Any], n_queries: int, seconds: float, whole_warm_up: bool) -> Any:
         """A turn: the whole batch again and again, for at least so long."""
@@ -200,6 +239,16 @@ def timed(call: Callable[[], object], seconds: float) -> dict[str, Any]:
             before = now
         cpu_seconds, elapsed = time.process_time() - cpu_started, before - started
     return {"n_calls": len(times), "seconds": elapsed / len(times), "cpus": cpu_seconds / max(elapsed, 1e-9)}
+
+
+def _quickest(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of the quickest of the calls that fit into a moment, and what the last one gave."""
+    times: list[float] = []
+    while sum(times) < _PROBE_SECONDS:
+        started = time.perf_counter()
+        found = call()
+        times.append(time.perf_counter() - started)
+    return min(times), found
 
 
 def _ids(found: Any) -> np.ndarray[Any, np.dtype[np.int64]]:

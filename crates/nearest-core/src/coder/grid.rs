@@ -7,7 +7,7 @@
 //! one load and a few shifts bring components that lie side by side.
 
 use nearest_kernels::{
-    Fit, Kernels, PANEL_ROWS, level_in_planes, pack_panel_bytes, pack_planes, panel_depth, planes_bytes,
+    Kernels, PANEL_ROWS, level_in_planes, pack_panel_bytes, pack_planes, panel_depth, planes_bytes,
 };
 
 use super::{CodeTerms, CoderScratch, ShortEncoding};
@@ -20,18 +20,17 @@ const PLANES: [u32; 3] = [4, 2, 1];
 pub struct GridCoder {
     dim: usize,
     bits: u32,
-    fit: Fit,
 }
 
 impl GridCoder {
     pub(super) fn new(encoding: ShortEncoding, dim: usize) -> Self {
-        let (bits, fit) = match encoding {
-            ShortEncoding::Scalar8 => (8, Fit::Unbiased),
-            ShortEncoding::Scalar4 => (4, Fit::Unbiased),
-            ShortEncoding::Rabitq { bits } => (bits.into(), Fit::Unbiased),
+        let bits = match encoding {
+            ShortEncoding::Scalar8 => 8,
+            ShortEncoding::Scalar4 => 4,
+            ShortEncoding::Rabitq { bits } => bits.into(),
             ShortEncoding::Product { .. } => unreachable!("products have codebooks"),
         };
-        Self { dim, bits, fit }
+        Self { dim, bits }
     }
 
     pub(super) fn dim(&self) -> usize {
@@ -72,10 +71,10 @@ impl GridCoder {
         scratch: &mut CoderScratch,
     ) -> CodeTerms {
         let found = if self.is_identity() {
-            kernels.quantise_grid(x, self.bits, self.fit, code)
+            kernels.quantise_grid(x, self.bits, code)
         } else {
             scratch.levels.resize(self.dim, 0);
-            let found = kernels.quantise_grid(x, self.bits, self.fit, &mut scratch.levels);
+            let found = kernels.quantise_grid(x, self.bits, &mut scratch.levels);
             self.pack_row(&scratch.levels, code);
             found
         };
@@ -128,7 +127,7 @@ impl GridCoder {
             pack_panel_bytes(codes, self.dim, panel);
             return;
         }
-        let CoderScratch { levels, panel: bytes } = scratch;
+        let CoderScratch { levels, panel: bytes, .. } = scratch;
         levels.resize(codes.len() / self.code_bytes() * self.dim, 0);
         for (code, levels) in codes.chunks_exact(self.code_bytes()).zip(levels.chunks_exact_mut(self.dim)) {
             self.unpack_row(code, levels);

@@ -17,8 +17,10 @@ use crate::error::{Error, Result};
 use crate::work::Work;
 
 mod grid;
+mod product;
 
 pub use grid::GridCoder;
+pub use product::ProductCoder;
 
 /// A short encoding, as named in Python, on the command line and in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,6 +144,8 @@ pub struct CodeTerms {
 pub struct CoderScratch {
     levels: Vec<u8>,
     panel: Vec<u8>,
+    lanes: Vec<f32>,
+    numbers: Vec<u8>,
 }
 
 /// A trained encoding of vectors of one length.
@@ -149,6 +153,8 @@ pub struct CoderScratch {
 pub enum Coder {
     /// `scalar8`, `scalar4` and `rabitq`.
     Grid(GridCoder),
+    /// `product`.
+    Product(ProductCoder),
 }
 
 impl Coder {
@@ -162,11 +168,17 @@ impl Coder {
         work: &Work<'_>,
     ) -> Result<Self> {
         encoding.check_dim(dim)?;
-        let _ = (sample, seed, kernels, work);
+        if !sample.len().is_multiple_of(dim) {
+            return Err(Error::argument(format!(
+                "a sample must be whole rows of {dim}, got {} values",
+                sample.len()
+            )));
+        }
         match encoding {
-            ShortEncoding::Product { .. } => Err(Error::NotImplemented(
-                "encoding product is not there yet; scalar8, scalar4 and rabitq are".into(),
-            )),
+            ShortEncoding::Product { m, bits } => {
+                ProductCoder::train(m.into(), bits.into(), dim, sample, seed, kernels, work)
+                    .map(Coder::Product)
+            }
             _ => Ok(Coder::Grid(GridCoder::new(encoding, dim))),
         }
     }
@@ -175,6 +187,7 @@ impl Coder {
     pub fn state(&self) -> Vec<u8> {
         match self {
             Coder::Grid(_) => Vec::new(),
+            Coder::Product(coder) => coder.state(),
         }
     }
 
@@ -182,7 +195,9 @@ impl Coder {
     pub fn from_state(encoding: ShortEncoding, dim: usize, state: &[u8]) -> Result<Self> {
         encoding.check_dim(dim).map_err(|error| Error::format(error.to_string()))?;
         match encoding {
-            ShortEncoding::Product { .. } => Err(Error::format("encoding product is not there yet")),
+            ShortEncoding::Product { m, bits } => {
+                ProductCoder::from_state(m.into(), bits.into(), dim, state).map(Coder::Product)
+            }
             _ if state.is_empty() => Ok(Coder::Grid(GridCoder::new(encoding, dim))),
             _ => Err(Error::format(format!("{} has no state, got {} bytes", encoding.name(), state.len()))),
         }
@@ -192,6 +207,7 @@ impl Coder {
     pub fn dim(&self) -> usize {
         match self {
             Coder::Grid(coder) => coder.dim(),
+            Coder::Product(coder) => coder.dim(),
         }
     }
 
@@ -199,6 +215,7 @@ impl Coder {
     pub fn zero(&self) -> i32 {
         match self {
             Coder::Grid(coder) => coder.zero(),
+            Coder::Product(coder) => coder.zero(),
         }
     }
 
@@ -206,6 +223,7 @@ impl Coder {
     pub fn code_bytes(&self) -> usize {
         match self {
             Coder::Grid(coder) => coder.code_bytes(),
+            Coder::Product(coder) => coder.code_bytes(),
         }
     }
 
@@ -213,6 +231,7 @@ impl Coder {
     pub fn panel_bytes(&self) -> usize {
         match self {
             Coder::Grid(coder) => coder.panel_bytes(),
+            Coder::Product(coder) => coder.panel_bytes(),
         }
     }
 
@@ -220,6 +239,7 @@ impl Coder {
     pub fn is_identity(&self) -> bool {
         match self {
             Coder::Grid(coder) => coder.is_identity(),
+            Coder::Product(_) => false,
         }
     }
 
@@ -238,6 +258,7 @@ impl Coder {
         self.check_row(x.len(), code.len());
         match self {
             Coder::Grid(coder) => coder.encode(kernels, x, code, scratch),
+            Coder::Product(coder) => coder.encode(kernels, x, code, scratch),
         }
     }
 
@@ -252,6 +273,7 @@ impl Coder {
         let bytes = &mut vec![0; self.dim()][..];
         match self {
             Coder::Grid(coder) => coder.row_bytes(code, bytes),
+            Coder::Product(coder) => coder.row_bytes(code, bytes),
         }
         for (out, &byte) in out.iter_mut().zip(&*bytes) {
             *out = scale * (i32::from(byte) - zero) as f32;
@@ -273,6 +295,7 @@ impl Coder {
         self.check_panel(panel.len());
         match self {
             Coder::Grid(coder) => coder.pack_panel(codes, panel, scratch),
+            Coder::Product(coder) => coder.pack_panel(codes, panel),
         }
     }
 
@@ -287,6 +310,7 @@ impl Coder {
         assert!(bytes.len() == expected, "an unpacked panel must have {expected} bytes, got {}", bytes.len());
         match self {
             Coder::Grid(coder) => coder.unpack_panel(kernels, panel, bytes),
+            Coder::Product(coder) => coder.unpack_panel(kernels, panel, bytes),
         }
     }
 
@@ -301,6 +325,7 @@ impl Coder {
         assert!(row < PANEL_ROWS, "a panel has 32 rows, asked for row {row}");
         match self {
             Coder::Grid(coder) => coder.row_of_panel(panel, row, code),
+            Coder::Product(coder) => coder.row_of_panel(panel, row, code),
         }
     }
 

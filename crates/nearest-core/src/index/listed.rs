@@ -1,18 +1,19 @@
 //! Versions whose rows lie in lists: made from vectors that were kept as they came, searched, read back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use nearest_kernels::Kernels;
 
 use super::snapshot::{Goal, Knobs};
 use super::{KeptAs, Snapshot};
-use crate::candidates::{Candidate, sort};
+use crate::candidates::Candidate;
 use crate::column::{Column, Row};
 use crate::encoding::{Kind, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact;
 use crate::kmeans::{Points, Read, Side};
-use crate::lists::{self, Coded, Estimate, Kept, ListSearch, Lists};
+use crate::lists::{self, Coded, Kept, ListSearch, Lists, Pair, PairBuffers};
 use crate::live::RowSet;
 use crate::memory::Allocator;
 use crate::metric::Metric;
@@ -35,7 +36,8 @@ pub(super) fn train(spec: &super::Spec, n: usize, values: Values<'_>, work: &Wor
             return Err(Error::argument("lists are trained on vectors, got none"));
         }
         let n_lists = plan.n_lists.min(points.len());
-        lists::train(&points, &lists::Plan { n_lists, ..plan }, work)
+        let lists = lists::train(&points, &lists::Plan { n_lists, ..plan }, work)?;
+        Ok(Lists { made_for: n as u64, ..lists })
     })
 }
 
@@ -55,12 +57,38 @@ impl Snapshot {
         work: &Work<'_>,
     ) -> Result<Snapshot> {
         assert!(self.lists.is_none() && self.spec.is_listed());
-        each_kind!(&self.vectors, Vectors, column => self.clone().listed_from(column, trained, allocator, work))
+        each_kind!(&self.vectors, Vectors, column => {
+            let read = |row: Row, out: &mut [f32]| {
+                out.iter_mut().zip(column.row(row)).for_each(|(out, x)| *out = x.to_f32());
+                Ok(())
+            };
+            self.listed_from(column, &read, trained, allocator, work)
+        })
     }
 
+    /// This version with lists that are made anew from the vectors as they are kept.
+    pub(super) fn relisted(self, allocator: &Arc<dyn Allocator>, work: &Work<'_>) -> Result<Snapshot> {
+        match (self.spec.kept_as(), &self.lists, &self.vectors) {
+            (KeptAs::Raw(_), ..) => Snapshot { lists: None, ..self }.listed(None, allocator, work),
+            (_, Some(lists), Vectors::UInt8(column)) => {
+                let read = |row: Row, out: &mut [f32]| self.decoded(lists, row, out);
+                self.listed_from(column, &read, None, allocator, work)
+            }
+            _ => unreachable!("codes are bytes, and of lists"),
+        }
+    }
+
+    /// Whether its lists do not suit its rows any more, and can be made anew from what is kept of these.
+    pub(super) fn is_outgrown(&self) -> bool {
+        let keeps = !matches!(self.spec.kept_as(), KeptAs::Place);
+        keeps && self.lists.as_ref().is_some_and(|lists| lists.n_lists() > 1 && lists.is_outgrown(self.len()))
+    }
+
+    /// `column` has a row for each row; `read` gives its vector.
     fn listed_from<T: Kind>(
-        self,
+        &self,
         column: &Column<T>,
+        read: &(dyn Fn(Row, &mut [f32]) -> Result<()> + Sync),
         trained: Option<Lists>,
         allocator: &Arc<dyn Allocator>,
         work: &Work<'_>,
@@ -68,9 +96,12 @@ impl Snapshot {
         let spec = self.spec;
         let rows: Vec<Row> = self.live.iter().collect();
         let dim = spec.dim;
+        let failed = std::sync::Mutex::new(Ok(()));
         let read = |rows: &[Row], out: &mut [f32]| {
             for (&row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
-                out.iter_mut().zip(column.row(row)).for_each(|(out, x)| *out = x.to_f32());
+                if let Err(error) = read(row, out) {
+                    *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Err(error);
+                }
             }
         };
         let mut lists = match trained {
@@ -80,26 +111,26 @@ impl Snapshot {
                 let most = (plan.n_lists * TRAINING_ROWS_PER_LIST).max(LEAST_TRAINING_ROWS).min(rows.len());
                 let chosen = Random::new(spec.seed, 1).choose(most, rows.len());
                 let chosen: Vec<Row> = chosen.into_iter().map(|i| rows[i as usize]).collect();
-                let points =
-                    Read::new(chosen.len(), dim, |range: std::ops::Range<usize>, out: &mut [f32]| {
-                        read(&chosen[range], out);
-                    });
+                let points = Read::new(chosen.len(), dim, |range: Range<usize>, out: &mut [f32]| {
+                    read(&chosen[range], out)
+                });
                 let n_lists = plan.n_lists.min(chosen.len());
-                lists::train(&points, &lists::Plan { n_lists, ..plan }, work)?
+                let lists = lists::train(&points, &lists::Plan { n_lists, ..plan }, work)?;
+                Lists { made_for: rows.len() as u64, ..lists }
             }
         };
         let kept_as = spec.kept_as();
         let keeps = !matches!(kept_as, KeptAs::Raw(_));
         let mut kept = Vec::new();
         for part in rows.chunks(FILL_ROWS) {
-            let points = Read::new(part.len(), dim, |range: std::ops::Range<usize>, out: &mut [f32]| {
-                read(&part[range], out)
-            });
+            let points =
+                Read::new(part.len(), dim, |range: Range<usize>, out: &mut [f32]| read(&part[range], out));
             let mut coded = lists.code(&points, keeps, work)?;
             coded.entries.terms.iter_mut().for_each(|term| term.row = part[term.row as usize]);
             lists = lists.with(&coded, part.len(), &self.live, allocator, work)?;
             kept.append(&mut coded.kept);
         }
+        failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
         let vectors = match kept_as {
             KeptAs::Raw(encoding) => same_kind(&self.vectors, encoding, allocator)?,
             KeptAs::Code(_) | KeptAs::Place => {
@@ -113,7 +144,7 @@ impl Snapshot {
                 })?)
             }
         };
-        Ok(Snapshot { vectors, lists: Some(lists), ..self })
+        Ok(Snapshot { vectors, lists: Some(lists), ..self.clone() })
     }
 
     /// Searches the lists.
@@ -156,6 +187,7 @@ impl Snapshot {
             is_filtered: selected.len() < self.live.len(),
             exclude,
             kept: &kept,
+            order: &self.ids,
             n_probe,
         };
         search.run(queries, goal, work)
@@ -171,35 +203,21 @@ impl Snapshot {
     }
 
     /// The vector of a row as far as it is known, in the original coordinates, where only codes are kept.
-    pub(super) fn decoded(&self, lists: &Lists, row: Row, out: &mut Vec<f32>) -> Result<()> {
-        let start = out.len();
-        let dim = self.spec.dim;
-        let mut framed = vec![0.0; dim];
-        self.decode_framed(lists, row, None, &mut framed)?;
-        out.resize(start + dim, 0.0);
-        lists.coding.frame().invert(self.kernels, &framed, &mut out[start..]);
-        Ok(())
-    }
-
-    /// The same in the frame of the lists; `place` is where it was found.
-    fn decode_framed(
-        &self,
-        lists: &Lists,
-        row: Row,
-        place: Option<(u32, u32)>,
-        framed: &mut [f32],
-    ) -> Result<()> {
+    pub(super) fn decoded(&self, lists: &Lists, row: Row, out: &mut [f32]) -> Result<()> {
+        let mut framed = vec![0.0; self.spec.dim];
         let Vectors::UInt8(column) = &self.vectors else { unreachable!("codes are bytes") };
-        match (&lists.second, place) {
-            (Some(second), _) => second.decode(column.row(row), framed),
-            (None, Some((list, place))) => lists.decode_at(list, place as usize, framed),
-            (None, None) => {
+        match &lists.second {
+            Some(second) => second.decode(column.row(row), &mut framed),
+            None => {
                 let list = u32::from_le_bytes(*column.row(row).first_chunk().expect("the number of a list"));
-                lists.find(list, row, framed).ok_or_else(|| {
+                let place = lists.place(list, row);
+                let place = place.ok_or_else(|| {
                     Error::format(format!("row {row} is not in list {list}, where it should be"))
                 })?;
+                lists.decode_at(self.kernels, list, place, &mut Vec::new(), &mut framed);
             }
         }
+        lists.coding.frame().invert(self.kernels, &framed, out);
         Ok(())
     }
 }
@@ -263,102 +281,91 @@ struct KeptRows<'a> {
     squared_norms: Vec<f64>,
 }
 
+/// Pairs before a pair's turn at which its row is asked for.
+const AHEAD: usize = 4;
+
 impl KeptRows<'_> {
     fn kernels(&self) -> &'static Kernels {
         self.snapshot.kernels
     }
 
-    /// The distance from a query to a row that was found.
-    fn distance(&self, query: usize, framed: &[f32], estimate: &Estimate, scratch: &mut Scratch) -> f32 {
+    /// Distances of vectors that are kept as they are.
+    fn raw<T: Kind>(&self, column: &Column<T>, first_query: usize, pairs: &mut [Pair]) {
         let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
-        if matches!(self.snapshot.spec.kept_as(), KeptAs::Raw(_)) {
+        let rows: Vec<&[T]> = pairs.iter().map(|pair| column.row(pair.estimate.row)).collect();
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            if let Some(ahead) = rows.get(i + AHEAD) {
+                nearest_kernels::prefetch(ahead);
+            }
+            let query = first_query + pair.query as usize;
             let values = &self.queries[query * dim..][..dim];
-            return each_kind!(&self.snapshot.vectors, Vectors, column => {
-                exact::distance(self.kernels(), metric, values, self.squared_norms[query], column.row(estimate.row))
+            pair.distance =
+                exact::distance(self.kernels(), metric, values, self.squared_norms[query], rows[i]);
+        }
+    }
+
+    /// Distances of vectors that are known by their codes, in the frame: it changes none.
+    fn coded(&self, column: &Column<u8>, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers) {
+        let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
+        let kernels = self.kernels();
+        let PairBuffers { order, row, queries, squared_norms, bytes } = buffers;
+        // Inner products are not those of vectors that were moved.
+        let centre = self.lists.coding.frame().turned_centre();
+        let moved = !matches!(metric, Metric::Euclidean | Metric::SqEuclidean);
+        let queries = if metric.is_angular() {
+            queries.clear();
+            framed
+                .chunks_exact(dim)
+                .for_each(|query| queries.extend(query.iter().zip(centre).map(|(q, c)| q + c)));
+            &queries[..]
+        } else {
+            framed
+        };
+        squared_norms.clear();
+        squared_norms.extend(queries.chunks_exact(dim).map(|query| kernels.canonical_squared_norm(query)));
+        row.resize(dim, 0.0);
+        order.clear();
+        order.extend(0..pairs.len() as u32);
+        if self.lists.second.is_none() {
+            // Rows of one list lie together.
+            order.sort_unstable_by_key(|&i| {
+                let estimate = &pairs[i as usize].estimate;
+                (u64::from(estimate.list) << 32) | u64::from(estimate.place)
             });
         }
-        scratch.row.resize(dim, 0.0);
-        let place = Some((estimate.list, estimate.place));
-        let decoded = self.snapshot.decode_framed(self.lists, estimate.row, place, &mut scratch.row);
-        debug_assert!(decoded.is_ok(), "a row was found where it is");
-        // Distances do not change in the frame, but for its centre.
-        let centre = self.lists.coding.frame().turned_centre();
-        match metric {
-            Metric::InnerProduct => {
-                scratch.row.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
-                exact::distance(self.kernels(), metric, framed, 0.0, &scratch.row)
+        for (turn, &i) in order.iter().enumerate() {
+            let estimate = pairs[i as usize].estimate;
+            let ahead = order.get(turn + AHEAD).map(|&i| pairs[i as usize].estimate);
+            match &self.lists.second {
+                Some(second) => {
+                    if let Some(ahead) = ahead {
+                        nearest_kernels::prefetch(column.row(ahead.row));
+                    }
+                    second.decode(column.row(estimate.row), row);
+                }
+                None => {
+                    if let Some(ahead) = ahead {
+                        self.lists.prefetch_at(ahead.list, ahead.place);
+                    }
+                    self.lists.decode_at(kernels, estimate.list, estimate.place, bytes, row);
+                }
             }
-            Metric::Cosine | Metric::Angular => {
-                scratch.row.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
-                scratch.query.clear();
-                scratch.query.extend(framed.iter().zip(centre).map(|(q, c)| q + c));
-                let squared_norm = self.kernels().canonical_squared_norm(&scratch.query);
-                exact::distance(self.kernels(), metric, &scratch.query, squared_norm, &scratch.row)
+            if moved {
+                row.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
             }
-            _ => exact::distance(self.kernels(), metric, framed, 0.0, &scratch.row),
+            let query = pairs[i as usize].query as usize;
+            let values = &queries[query * dim..][..dim];
+            pairs[i as usize].distance = exact::distance(kernels, metric, values, squared_norms[query], row);
         }
     }
 }
 
-#[derive(Default)]
-struct Scratch {
-    row: Vec<f32>,
-    query: Vec<f32>,
-}
-
 impl Kept for KeptRows<'_> {
-    fn finish(
-        &self,
-        query: usize,
-        framed: &[f32],
-        estimates: &[Estimate],
-        goal: lists::Goal,
-    ) -> Vec<Candidate> {
-        let mut scratch = Scratch::default();
-        let mut found = Vec::with_capacity(estimates.len());
-        let order = &self.snapshot.ids;
-        match goal {
-            lists::Goal::Nearest { k, .. } => {
-                for (i, estimate) in estimates.iter().enumerate() {
-                    if i >= k {
-                        // Best first: once an estimate is worse than the k-th distance by all that coding usually costs,
-                        // so are the others.
-                        if i == k {
-                            sort(&mut found, order);
-                        }
-                        let kth: &Candidate = &found[k - 1];
-                        if estimate.score < self.lists.coding.least_score(framed, kth.distance) {
-                            break;
-                        }
-                    }
-                    let distance = self.distance(query, framed, estimate, &mut scratch);
-                    let candidate = Candidate { distance, row: estimate.row };
-                    if i >= k {
-                        if candidate.distance > found[k - 1].distance {
-                            continue;
-                        }
-                        found.push(candidate);
-                        sort(&mut found, order);
-                        found.truncate(k);
-                    } else {
-                        found.push(candidate);
-                    }
-                }
-                sort(&mut found, order);
-                found.truncate(k);
-            }
-            lists::Goal::Within(radius) => {
-                for estimate in estimates {
-                    let distance = self.distance(query, framed, estimate, &mut scratch);
-                    if distance <= radius {
-                        found.push(Candidate { distance, row: estimate.row });
-                    }
-                }
-                sort(&mut found, order);
-            }
+    fn distances(&self, first_query: usize, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers) {
+        if matches!(self.snapshot.spec.kept_as(), KeptAs::Raw(_)) {
+            each_kind!(&self.snapshot.vectors, Vectors, column => self.raw(column, first_query, pairs));
+        } else if let Vectors::UInt8(column) = &self.snapshot.vectors {
+            self.coded(column, framed, pairs, buffers);
         }
-        // Only a damaged file holds what has no distance; it is nobody's neighbour.
-        found.retain(|candidate| !candidate.distance.is_nan());
-        found
     }
 }

@@ -203,7 +203,7 @@ impl Snapshot {
             lists.distance.to_bits(),
             lists.added.0,
             lists.added.1.to_bits(),
-            0,
+            lists.made_for,
         ];
         file.array(LISTS, &[N_LISTS as u64], &numbers)?;
         file.mark_required();
@@ -438,6 +438,7 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     let coding = Coding::new(frame, codec, loss);
     let panel_bytes = coding.panel_bytes();
     let mut lists = Lists::new(router, coding, second, single(spill_gap), f64::from_bits(distance));
+    lists.made_for = made_for;
     lists.added = (n_added, f64::from_bits(added));
     let blocks = view.array::<u32>(view.require(LISTS_BLOCKS, Dtype::U32, &[None, Some(2)])?)?;
     let rows = view.require(LISTS_ROWS, Dtype::U8, &[None])?;
@@ -457,7 +458,12 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
             return Err(wrong());
         }
         last = list;
-        filled.get_mut(list as usize).ok_or_else(wrong)?.blocks.push(block);
+        let of_list = &mut filled.get_mut(list as usize).ok_or_else(wrong)?.blocks;
+        // All but the last of a list are full.
+        if of_list.last().is_some_and(|last: &Block| last.n_rows() != BLOCK_PLACES) {
+            return Err(wrong());
+        }
+        of_list.push(block);
     }
     if start != n_bytes {
         return Err(Error::format(format!(

@@ -172,9 +172,8 @@ impl Snapshot {
     /// the vectors these stand for (normalised where only directions count).
     pub fn values_of(&self, rows: &[Row], mut take: impl FnMut(Values<'_>)) -> Result<()> {
         if let Some(lists) = self.lists.as_ref().filter(|_| !matches!(self.spec.kept_as(), KeptAs::Raw(_))) {
-            let mut values = Vec::with_capacity(self.spec.dim);
+            let mut values = vec![0.0; self.spec.dim];
             for &row in rows {
-                values.clear();
                 self.decoded(lists, row, &mut values)?;
                 take(Values::Float32(&values));
             }

@@ -545,6 +545,11 @@ impl Stage {
             self.index.current.store(Arc::new(listed));
             return Ok(());
         }
+        if after.is_outgrown() {
+            let relisted = after.relisted(&self.index.allocator, work)?;
+            self.index.current.store(Arc::new(relisted));
+            return Ok(());
+        }
         let after = Arc::new(after);
         self.index.current.store(after.clone());
         // Room that cannot be made now can be made another time.

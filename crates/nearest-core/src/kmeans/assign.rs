@@ -19,6 +19,7 @@ use nearest_kernels::{
     panel_depth,
 };
 
+use super::lloyd::Coded;
 use super::points::Points;
 use crate::error::{Error, Result};
 use crate::work::Work;
@@ -145,6 +146,18 @@ pub(super) fn split<T>(values: &mut [T], len: usize) -> Vec<Mutex<&mut [T]>> {
     values.chunks_mut(len).map(Mutex::new).collect()
 }
 
+/// Cuts a slice into parts that end where `ends` says.
+pub(super) fn split_at<'a, T>(mut values: &'a mut [T], ends: &[usize]) -> Vec<Mutex<&'a mut [T]>> {
+    let mut start = 0;
+    let mut parts = Vec::with_capacity(ends.len());
+    for &end in ends {
+        let (part, rest) = values.split_at_mut(end - start);
+        parts.push(Mutex::new(part));
+        (values, start) = (rest, end);
+    }
+    parts
+}
+
 pub(super) fn lock<T: ?Sized>(part: &Mutex<T>) -> MutexGuard<'_, T> {
     part.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -185,7 +198,8 @@ pub(super) struct Buffers {
     /// The last panel's, where floats are compared.
     panel_rows: Vec<f32>,
     panel_floats: Vec<f32>,
-    codes: Vec<u8>,
+    pub(super) codes: Vec<u8>,
+    pub(super) scales: Vec<f32>,
     panels: Vec<u8>,
     weights: Vec<[f32; PANEL_ROWS]>,
     pub(super) two: Vec<[Nearest; 2]>,
@@ -254,6 +268,28 @@ impl<'a> Centroids<'a> {
         }
     }
 
+    /// No centroids yet, to be filled by [`Centroids::some`].
+    pub(super) fn none<P: Points>(coded: &'a Coded<'_, P>) -> Self {
+        Self::new(coded.kernels, &[], coded.dim, &coded.centre)
+    }
+
+    /// Copies those in `places`, in that order, to `out`.
+    pub(super) fn some(&self, places: &[u32], out: &mut Self) {
+        out.unit = self.unit;
+        out.codes.clear();
+        for &place in places {
+            out.codes.extend_from_slice(&self.codes[place as usize * self.depth..][..self.depth]);
+        }
+        let copy = |from: &[f32], to: &mut Vec<f32>| {
+            to.clear();
+            to.extend(places.iter().map(|&place| from[place as usize]));
+        };
+        copy(&self.scale, &mut out.scale);
+        copy(&self.bias, &mut out.bias);
+        out.start.clear();
+        out.start.extend(places.iter().map(|&place| self.start[place as usize]));
+    }
+
     fn k(&self) -> usize {
         self.scale.len()
     }
@@ -273,18 +309,6 @@ impl<'a> Centroids<'a> {
         if scale > 0.0 { (self.unit / f64::from(scale)).min(LARGEST_WEIGHT) as f32 } else { 1.0 }
     }
 
-    /// The weights of coded points, panel by panel; `scales` are theirs.
-    pub(super) fn weights(&self, scales: &[f32], out: &mut Vec<[f32; PANEL_ROWS]>) {
-        out.clear();
-        for scales in scales.chunks(PANEL_ROWS) {
-            let mut weights = [1.0; PANEL_ROWS];
-            for (weight, &scale) in weights.iter_mut().zip(scales) {
-                *weight = self.weight(scale);
-            }
-            out.push(weights);
-        }
-    }
-
     /// Runs `choose` for one panel after the other with centroids that stay in cache.
     fn each_chunk(&self, n_panels: usize, mut choose: impl FnMut(usize, &PanelCentroids<'_, i8>, u32)) {
         let size = (CHUNK_BYTES / self.depth).next_multiple_of(CHUNK_MULTIPLE);
@@ -300,8 +324,10 @@ impl<'a> Centroids<'a> {
         }
     }
 
-    /// The best for each point of some packed panels.
-    pub(super) fn choose(&self, panels: &[u8], weights: &[[f32; PANEL_ROWS]], best: &mut Vec<Nearest>) {
+    /// The best for each point of a block, by its codes and scales.
+    pub(super) fn choose(&self, codes: &[u8], scales: &[f32], buffers: &mut Buffers) {
+        let Buffers { panels, weights, best, .. } = buffers;
+        self.pack(codes, scales, panels, weights);
         let size = PANEL_ROWS * self.depth;
         best.clear();
         best.resize(weights.len(), Nearest::NONE);
@@ -312,22 +338,33 @@ impl<'a> Centroids<'a> {
         });
     }
 
-    /// Codes and packs a block of points.
-    fn code(&self, buffers: &mut Buffers) {
-        let Buffers { rows, codes, panels, weights, .. } = buffers;
-        let (dim, n) = (self.dim, rows.len() / self.dim);
+    /// Packs codes of points, and what their scales weigh.
+    fn pack(&self, codes: &[u8], scales: &[f32], panels: &mut Vec<u8>, weights: &mut Vec<[f32; PANEL_ROWS]>) {
+        let (dim, n_panels) = (self.dim, scales.len().div_ceil(PANEL_ROWS));
         let size = PANEL_ROWS * self.depth;
-        codes.resize(n * dim, 0);
-        panels.resize(n.div_ceil(PANEL_ROWS) * size, 0);
-        weights.clear();
-        weights.resize(n.div_ceil(PANEL_ROWS), [1.0; PANEL_ROWS]);
-        for (i, (row, codes)) in rows.chunks_exact(dim).zip(codes.chunks_exact_mut(dim)).enumerate() {
-            let code = self.kernels.quantise_row(row, self.centre, codes);
-            weights[i / PANEL_ROWS][i % PANEL_ROWS] = self.weight(code.scale);
-        }
+        panels.resize(n_panels * size, 0);
         for (codes, panel) in codes.chunks(PANEL_ROWS * dim).zip(panels.chunks_exact_mut(size)) {
             pack_panel_bytes(codes, dim, panel);
         }
+        weights.clear();
+        weights.resize(n_panels, [1.0; PANEL_ROWS]);
+        for (weights, scales) in weights.iter_mut().zip(scales.chunks(PANEL_ROWS)) {
+            for (weight, &scale) in weights.iter_mut().zip(scales) {
+                *weight = self.weight(scale);
+            }
+        }
+    }
+
+    /// Codes and packs a block of points.
+    fn code(&self, buffers: &mut Buffers) {
+        let Buffers { rows, codes, scales, panels, weights, .. } = buffers;
+        let dim = self.dim;
+        codes.resize(rows.len(), 0);
+        scales.clear();
+        for (row, codes) in rows.chunks_exact(dim).zip(codes.chunks_exact_mut(dim)) {
+            scales.push(self.kernels.quantise_row(row, self.centre, codes).scale);
+        }
+        self.pack(codes, scales, panels, weights);
     }
 
     /// The two best of a block of points, by codes.

@@ -5,21 +5,31 @@
 //! | `points.rs` | what is clustered: rows that can be read as float32, wherever they lie |
 //! | `assign.rs` | the nearest centroid of each of many points, by 8-bit codes |
 //! | `lloyd.rs` | the iterations of Lloyd (1982) |
+//! | `hierarchical.rs` | many centroids from two levels |
+//! | `nearby.rs` | iterations in which points are compared with few centroids |
+//! | `split.rs` | clusters cut in two, for those that are empty and to even out sizes |
 
 mod assign;
+mod hierarchical;
 mod lloyd;
+mod nearby;
 mod points;
+mod split;
 
 pub use assign::{Assigned, assign, assign_two};
 pub use points::{Points, Read, Side};
 
-use lloyd::{Coded, Outcome, Plan, check_weights, iterate, random_points};
+use hierarchical::{Steps, two_levels};
+use lloyd::{Coded, Outcome, Plan, STAGE, check_weights, iterate, random_points};
 use nearest_kernels::{Kernels, PANEL_ROWS, panel_depth};
 use points::Sample;
 
 use crate::error::{Error, Result};
 use crate::random::Random;
-use crate::work::Work;
+use crate::work::{Whole, Work};
+
+/// From more centroids on, two levels of them are the default.
+const HIERARCHICAL_K: usize = 4096;
 
 /// How to cluster.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +40,11 @@ pub struct Settings<'a> {
     pub n_iterations: usize,
     /// Whether only directions count: vectors and centroids have length 1, the objective is 2 − 2 cos.
     pub spherical: bool,
+    /// Whether heavy clusters are cut in two and light ones given up, until none is much above the mean.
+    pub balanced: bool,
+    /// Whether centroids come from two levels and are refined in a few iterations, instead of `n_iterations` over all;
+    /// nothing: above 4 096 centroids. The objective is that of the refining iterations.
+    pub hierarchical: Option<bool>,
     /// How much each vector counts, finite and not negative; nothing: 1.
     pub weights: Option<&'a [f32]>,
     /// A random sample of so many points a centroid is used where there are more.
@@ -45,6 +60,8 @@ impl Settings<'_> {
             k,
             n_iterations: 10,
             spherical: false,
+            balanced: false,
+            hierarchical: None,
             weights: None,
             max_points_per_centroid: 256,
             seed: 0,
@@ -70,6 +87,7 @@ pub struct KMeans {
 pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -> Result<KMeans> {
     let (n, dim) = (points.len(), points.dim());
     let Settings { k, weights, seed, .. } = *settings;
+    let hierarchical = settings.hierarchical.unwrap_or(k > HIERARCHICAL_K);
     assign::check_dim(dim)?;
     if k == 0 || k > n {
         return Err(Error::argument(format!("k must be between 1 and the number of vectors, {n}, got {k}")));
@@ -98,10 +116,30 @@ pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -
     {
         return Err(Error::argument("weights must not all be 0"));
     }
-    let coded = Coded::new(&sample, weights, work)?;
-    let first = random_points(&coded, k, seed)?;
-    let plan = Plan { n_iterations: settings.n_iterations, spherical: settings.spherical, seed };
-    let Outcome { centroids, objective, sizes } = iterate(&coded, first, &plan, work)?;
+    let n = sample.len();
+    let steps = hierarchical.then(|| Steps::new(n, settings));
+    let flat = Plan {
+        n_iterations: settings.n_iterations,
+        spherical: settings.spherical,
+        balanced: settings.balanced,
+        seed,
+        n_whole: usize::MAX,
+        n_nearby: None,
+        units: n as u64,
+    };
+    let plan = steps.map_or(flat, |steps| steps.refining(flat));
+    let total = steps.map_or(n as u64 * plan.n_iterations as u64, |steps| steps.total());
+    let whole = Whole::new(work, STAGE, total);
+    let levels = match &steps {
+        Some(steps) => Some(two_levels(&sample, settings, steps, &whole)?),
+        None => None,
+    };
+    let coded = Coded::new(&sample, weights, &whole.part(0)?)?;
+    let start = match levels {
+        Some(start) => start,
+        None => random_points(&coded, k, seed)?,
+    };
+    let Outcome { centroids, objective, sizes, .. } = iterate(&coded, start, &plan, &whole)?;
     Ok(KMeans { centroids, objective, sizes })
 }
 

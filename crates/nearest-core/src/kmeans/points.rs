@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use nearest_kernels::Kernels;
+use nearest_kernels::{Kernels, prefetch};
 
 use crate::stored::Stored;
 
@@ -21,6 +21,9 @@ pub trait Points: Sync {
 
     /// Copies some of them, row by row, to `out`, which is as long as they are.
     fn read(&self, rows: Range<usize>, out: &mut [f32]);
+
+    /// Says that a vector will be added soon.
+    fn prefetch(&self, _row: usize) {}
 
     /// Adds `weight` times a vector to `sums`. `scratch` is this worker's, for those that must be converted.
     fn add(&self, kernels: &Kernels, row: usize, weight: f64, sums: &mut [f64], scratch: &mut Vec<f32>) {
@@ -64,6 +67,10 @@ impl<T: Stored> Points for Side<'_, T> {
         for (out, value) in out.iter_mut().zip(values) {
             *out = value.to_f32();
         }
+    }
+
+    fn prefetch(&self, row: usize) {
+        prefetch(self.row(row));
     }
 
     fn add(&self, kernels: &Kernels, row: usize, weight: f64, sums: &mut [f64], _: &mut Vec<f32>) {
@@ -110,7 +117,17 @@ pub(super) struct Sample<'a, P> {
     pub(super) factors: Option<Vec<f32>>,
 }
 
-impl<P: Points> Sample<'_, P> {
+impl<'a, P: Points> Sample<'a, P> {
+    /// Some of these.
+    pub(super) fn part(&self, rows: &[u32]) -> Sample<'a, P> {
+        Sample {
+            points: self.points,
+            places: Some(rows.iter().map(|&row| self.place(row as usize) as u32).collect()),
+            factors: (self.factors.as_ref())
+                .map(|factors| rows.iter().map(|&row| factors[row as usize]).collect()),
+        }
+    }
+
     /// Where a point is among those it was taken from.
     pub(super) fn place(&self, row: usize) -> usize {
         self.places.as_ref().map_or(row, |places| places[row] as usize)
@@ -140,6 +157,10 @@ impl<P: Points> Points for Sample<'_, P> {
                 row.iter_mut().for_each(|value| *value *= factor);
             }
         }
+    }
+
+    fn prefetch(&self, row: usize) {
+        self.points.prefetch(self.place(row));
     }
 
     fn add(&self, kernels: &Kernels, row: usize, weight: f64, sums: &mut [f64], scratch: &mut Vec<f32>) {

@@ -1,7 +1,8 @@
-//! The rows of a list, in blocks of at most [`BLOCK_PLACES`]: packed codes, then scale, bias and number of each row.
+//! The rows of a list, in blocks of at most [`BLOCK_PLACES`].
 //!
-//! A block is one run of bytes, the same in memory and in a file. Places come in panels of 32; those after the last row
-//! have scale 0 and bias −∞, so that no search meets them.
+//! A block is one run of bytes, the same in memory and in a file, and a search reads it front to back: 32 rows at a time,
+//! their packed codes, then their scales, their biases and their numbers. Places after the last row have scale 0 and
+//! bias −∞, so that no search meets them.
 
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use crate::memory::Slots;
 /// Places of a block at most: what is copied when a row is added.
 pub const BLOCK_PLACES: usize = 256;
 
-/// Bytes of scale, bias and row number.
-const TERM_BYTES: usize = 12;
+/// Bytes of scale, bias and row number of 32 rows.
+const TERMS_BYTES: usize = 3 * 4 * PANEL_ROWS;
 
 /// Some rows of one list.
 #[derive(Clone, Debug)]
@@ -40,8 +41,7 @@ pub struct Term {
 impl Block {
     /// Bytes of a block of `n_rows` rows.
     pub fn size(n_rows: usize, panel_bytes: usize) -> usize {
-        let n_panels = n_rows.div_ceil(PANEL_ROWS);
-        n_panels * (panel_bytes + PANEL_ROWS * TERM_BYTES)
+        n_rows.div_ceil(PANEL_ROWS) * (panel_bytes + TERMS_BYTES)
     }
 
     /// The block whose bytes lie at `start` of `store`; nothing if they are not all there.
@@ -56,20 +56,17 @@ impl Block {
         })
     }
 
-    /// Writes the terms of a block whose codes are in place.
-    pub fn write_terms(bytes: &mut [u8], terms: &[Term], panel_bytes: usize) {
-        let n_panels = terms.len().div_ceil(PANEL_ROWS);
-        let places = n_panels * PANEL_ROWS;
-        let bytes = &mut bytes[n_panels * panel_bytes..];
-        let mut put = |kind: usize, at: usize, value: [u8; 4]| {
-            bytes[(kind * places + at) * 4..][..4].copy_from_slice(&value);
-        };
-        for at in 0..places {
-            let none = Term { scale: 0.0, bias: f32::NEG_INFINITY, row: Row::MAX };
-            let term = terms.get(at).unwrap_or(&none);
-            put(0, at, term.scale.to_le_bytes());
-            put(1, at, term.bias.to_le_bytes());
-            put(2, at, term.row.to_le_bytes());
+    /// Writes the terms of up to 32 rows behind their codes.
+    pub fn write_terms(unit: &mut [u8], terms: &[Term]) {
+        let at = unit.len() - TERMS_BYTES;
+        let places = &mut unit[at..];
+        let none = Term { scale: 0.0, bias: f32::NEG_INFINITY, row: Row::MAX };
+        for i in 0..PANEL_ROWS {
+            let term = terms.get(i).unwrap_or(&none);
+            let values = [term.scale.to_le_bytes(), term.bias.to_le_bytes(), term.row.to_le_bytes()];
+            for (kind, value) in values.into_iter().enumerate() {
+                places[(kind * PANEL_ROWS + i) * 4..][..4].copy_from_slice(&value);
+            }
         }
     }
 
@@ -88,47 +85,54 @@ impl Block {
         &self.store.published()[self.start..][..Self::size(self.n_rows, self.panel_bytes)]
     }
 
-    /// The packed codes of a panel.
-    pub fn panel(&self, panel: usize) -> &[u8] {
-        &self.bytes()[panel * self.panel_bytes..][..self.panel_bytes]
+    /// A panel of it.
+    pub fn panel(&self, panel: usize) -> Panel<'_> {
+        let size = self.panel_bytes + TERMS_BYTES;
+        let (codes, terms) = self.bytes()[panel * size..][..size].split_at(self.panel_bytes);
+        let (scales, terms) = terms.split_at(4 * PANEL_ROWS);
+        let (biases, rows) = terms.split_at(4 * PANEL_ROWS);
+        let rows: &[Row; PANEL_ROWS] = of_32(rows);
+        let n_rows = (self.n_rows - panel * PANEL_ROWS).min(PANEL_ROWS);
+        Panel { codes, scales: of_32(scales), biases: of_32(biases), rows: &rows[..n_rows] }
     }
 
-    fn terms(&self, kind: usize) -> &[u8] {
-        let n_panels = self.n_panels();
-        let size = n_panels * PANEL_ROWS * 4;
-        &self.bytes()[n_panels * self.panel_bytes + kind * size..][..size]
-    }
-
-    fn of_panel<T: bytemuck::Pod>(&self, kind: usize, panel: usize) -> &[T; PANEL_ROWS] {
-        let values: &[T] = bytemuck::cast_slice(self.terms(kind));
-        values[panel * PANEL_ROWS..].first_chunk().expect("32 places a panel")
-    }
-
-    /// Factors of the sums of a panel's rows.
-    pub fn scales(&self, panel: usize) -> &[f32; PANEL_ROWS] {
-        self.of_panel(0, panel)
-    }
-
-    /// What the rows of a panel add to every estimate.
-    pub fn biases(&self, panel: usize) -> &[f32; PANEL_ROWS] {
-        self.of_panel(1, panel)
+    /// Its panels, in order.
+    pub fn panels(&self) -> impl Iterator<Item = Panel<'_>> {
+        (0..self.n_panels()).map(|panel| self.panel(panel))
     }
 
     /// The numbers of its rows.
-    pub fn rows(&self) -> &[Row] {
-        &bytemuck::cast_slice(self.terms(2))[..self.n_rows]
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        self.panels().flat_map(|panel| panel.rows.iter().copied())
     }
 
     /// The terms of one row.
     pub fn term(&self, at: usize) -> Term {
-        let (panel, place) = (at / PANEL_ROWS, at % PANEL_ROWS);
-        Term { scale: self.scales(panel)[place], bias: self.biases(panel)[place], row: self.rows()[at] }
+        let (panel, place) = (self.panel(at / PANEL_ROWS), at % PANEL_ROWS);
+        Term { scale: panel.scales[place], bias: panel.biases[place], row: panel.rows[place] }
     }
 
     /// The code of one row.
     pub fn code(&self, coding: &Coding, at: usize, code: &mut [u8]) {
-        coding.row_of_panel(self.panel(at / PANEL_ROWS), at % PANEL_ROWS, code);
+        coding.row_of_panel(self.panel(at / PANEL_ROWS).codes, at % PANEL_ROWS, code);
     }
+}
+
+/// Up to 32 rows of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Panel<'a> {
+    /// Their packed codes.
+    pub codes: &'a [u8],
+    /// Factors of their sums.
+    pub scales: &'a [f32; PANEL_ROWS],
+    /// What they add to every estimate.
+    pub biases: &'a [f32; PANEL_ROWS],
+    /// Their numbers.
+    pub rows: &'a [Row],
+}
+
+fn of_32<T: bytemuck::Pod>(bytes: &[u8]) -> &[T; PANEL_ROWS] {
+    bytemuck::cast_slice(bytes).first_chunk().expect("32 places")
 }
 
 /// The rows of one list.
@@ -151,6 +155,6 @@ impl List {
 
     /// The numbers of its rows.
     pub fn rows(&self) -> impl Iterator<Item = Row> + '_ {
-        self.blocks.iter().flat_map(|block| block.rows().iter().copied())
+        self.blocks.iter().flat_map(Block::rows)
     }
 }

@@ -186,13 +186,20 @@ impl Coding {
     /// A panel as the tile takes it: itself, or unpacked into `bytes`.
     pub fn unpacked<'a>(&self, kernels: &Kernels, panel: &'a [u8], bytes: &'a mut Vec<u8>) -> &'a [u8] {
         match &self.codec {
-            Codec::UInt8 | Codec::Int8 => panel,
-            Codec::Short(coder) if coder.is_identity() => panel,
-            Codec::Short(coder) => {
+            Codec::Short(coder) if !coder.is_identity() => {
                 bytes.resize(PANEL_ROWS * self.depth(), 0);
                 coder.unpack_panel(kernels, panel, bytes);
                 bytes
             }
+            _ => panel,
+        }
+    }
+
+    /// Whether packed panels are the bytes that tiles take.
+    pub fn is_bytes(&self) -> bool {
+        match &self.codec {
+            Codec::UInt8 | Codec::Int8 => true,
+            Codec::Short(coder) => coder.is_identity(),
         }
     }
 
@@ -241,15 +248,34 @@ impl Coding {
         Term { scale: terms.scale, bias: bias as f32, row }
     }
 
-    /// The vector that a code stands for, in the frame; integers as they are.
-    pub fn decode(&self, code: &[u8], scale: f32, centroid: &[f32], out: &mut [f32]) {
-        match &self.codec {
-            Codec::UInt8 => out.iter_mut().zip(code).for_each(|(out, &x)| *out = f32::from(x)),
-            Codec::Int8 => out.iter_mut().zip(code).for_each(|(out, &x)| *out = f32::from((x ^ 0x80) as i8)),
-            Codec::Short(coder) => {
-                coder.decode(code, scale, out);
-                out.iter_mut().zip(centroid).for_each(|(out, c)| *out += c);
+    /// The vector that a row of a panel stands for, in the frame; integers as they are.
+    pub fn decode_in_panel(
+        &self,
+        kernels: &Kernels,
+        (panel, row): (&[u8], usize),
+        scale: f32,
+        centroid: &[f32],
+        bytes: &mut Vec<u8>,
+        out: &mut [f32],
+    ) {
+        let (zero, scale) = match &self.codec {
+            Codec::UInt8 => (0, 1.0),
+            Codec::Int8 => (128, 1.0),
+            Codec::Short(coder) => (coder.zero(), scale),
+        };
+        let mut row_bytes = [0u8; 256];
+        let panel = self.unpacked(kernels, panel, bytes);
+        for (out, groups) in out.chunks_mut(256).zip(panel.chunks(256 * PANEL_ROWS)) {
+            let (groups, _) = groups.as_chunks::<{ 4 * PANEL_ROWS }>();
+            for (place, group) in row_bytes.as_chunks_mut::<4>().0.iter_mut().zip(groups) {
+                *place = *group[4 * row..].first_chunk().expect("four bytes a row");
             }
+            for (out, &byte) in out.iter_mut().zip(&row_bytes) {
+                *out = scale * (i32::from(byte) - zero) as f32;
+            }
+        }
+        if self.is_relative() {
+            out.iter_mut().zip(centroid).for_each(|(out, c)| *out += c);
         }
     }
 

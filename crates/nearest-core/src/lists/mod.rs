@@ -28,17 +28,20 @@ mod update;
 use std::sync::Arc;
 
 pub use assign::{Assigned, Assigner, Coded};
-pub use block::{BLOCK_PLACES, Block, List, Term};
+pub use block::{BLOCK_PLACES, Block, List, Panel, Term};
 pub use coding::{Codec, CodedQueries, Coding, Loss, QueryCodes, Scratch as CodingScratch};
 pub use frame::Frame;
-use nearest_kernels::Kernels;
+use nearest_kernels::{Kernels, PANEL_ROWS};
 pub use pool::Estimate;
 pub use route::{Probes, Reach, Router, Scratch as RouteScratch};
-pub use search::{Goal, Kept, ListSearch};
+pub use search::{Goal, Kept, ListSearch, Pair, PairBuffers};
 pub use train::{Codes, Plan, train};
 pub use update::{Entries, Packer};
 
 use crate::coder::Coder;
+
+/// How much farther from their centroids rows put in later are on average before lists are made anew.
+const DRIFT: f64 = 1.5;
 
 /// Lists as they were when they were published.
 #[derive(Clone, Debug)]
@@ -53,6 +56,8 @@ pub struct Lists {
     pub spill_gap: f32,
     /// The mean squared distance of the rows it was trained on from their centroids.
     pub distance: f64,
+    /// How many rows it was made for.
+    pub made_for: u64,
     /// Rows put in since, and the sum of their squared distances from their centroids.
     pub added: (u64, f64),
     /// Rows in the lists, dead ones included, second copies not.
@@ -101,7 +106,7 @@ impl Lists {
     ) -> Self {
         let lists = Arc::new(vec![Arc::new(List::default()); router.n_lists()]);
         let (router, coding, second) = (Arc::new(router), Arc::new(coding), second.map(Arc::new));
-        Self { router, coding, second, spill_gap, distance, added: (0, 0.0), n_rows: 0, lists }
+        Self { router, coding, second, spill_gap, distance, made_for: 0, added: (0, 0.0), n_rows: 0, lists }
     }
 
     /// How many lists.
@@ -120,36 +125,48 @@ impl Lists {
         if n == 0 || self.distance <= 0.0 { 1.0 } else { sum / n as f64 / self.distance }
     }
 
+    /// Whether it should be made anew: there are many more rows than it was made for, or most are of another kind.
+    pub fn is_outgrown(&self, n_live: usize) -> bool {
+        let grown = n_live as u64 >= 4 * self.made_for.max(1);
+        grown || (2 * self.added.0 >= n_live as u64 && self.drift() > DRIFT)
+    }
+
     /// Bytes of codes, terms, row numbers and centroids.
     pub fn memory_bytes(&self) -> usize {
         self.lists.iter().map(|list| list.n_bytes()).sum::<usize>() + self.router.memory_bytes()
     }
 
-    /// The vector of a row that is in a list, in the frame; integers as they are. Nothing if it is not there.
-    pub fn find(&self, list: u32, row: crate::column::Row, out: &mut [f32]) -> Option<()> {
-        let found = self.lists.get(list as usize)?;
-        let mut first = 0;
-        for block in &found.blocks {
-            if let Some(at) = block.rows().iter().position(|&other| other == row) {
-                self.decode_at(list, first + at, out);
-                return Some(());
+    /// The place of a row that is in a list; nothing if it is not there.
+    pub fn place(&self, list: u32, row: crate::column::Row) -> Option<u32> {
+        let rows = self.lists.get(list as usize)?.rows();
+        rows.zip(0..).find(|&(other, _)| other == row).map(|(_, place)| place)
+    }
+
+    /// The block of a place of a list, and the place in it.
+    pub fn block(&self, list: u32, place: u32) -> (&Block, usize) {
+        // All but the last are full.
+        let (block, at) = (place as usize / BLOCK_PLACES, place as usize % BLOCK_PLACES);
+        (&self.lists[list as usize].blocks[block], at)
+    }
+
+    /// Asks for what [`Lists::decode_at`] will read.
+    pub fn prefetch_at(&self, list: u32, place: u32) {
+        let (block, at) = self.block(list, place);
+        let (panel, row) = (block.panel(at / PANEL_ROWS), at % PANEL_ROWS);
+        if self.coding.is_bytes() {
+            for group in panel.codes.chunks_exact(4 * PANEL_ROWS) {
+                nearest_kernels::prefetch(&group[4 * row..4 * row + 4]);
             }
-            first += block.n_rows();
+        } else {
+            nearest_kernels::prefetch(panel.codes);
         }
-        None
     }
 
     /// The vector at a place of a list, in the frame; integers as they are.
-    pub fn decode_at(&self, list: u32, mut place: usize, out: &mut [f32]) {
-        let mut code = vec![0; self.coding.code_bytes()];
-        for block in &self.lists[list as usize].blocks {
-            if place < block.n_rows() {
-                block.code(&self.coding, place, &mut code);
-                let scale = block.term(place).scale;
-                return self.coding.decode(&code, scale, self.router.centroid(list), out);
-            }
-            place -= block.n_rows();
-        }
-        unreachable!("a place of this list");
+    pub fn decode_at(&self, kernels: &Kernels, list: u32, place: u32, bytes: &mut Vec<u8>, out: &mut [f32]) {
+        let (block, at) = self.block(list, place);
+        let (panel, row) = (block.panel(at / PANEL_ROWS), at % PANEL_ROWS);
+        let centroid = self.router.centroid(list);
+        self.coding.decode_in_panel(kernels, (panel.codes, row), panel.scales[row], centroid, bytes, out);
     }
 }

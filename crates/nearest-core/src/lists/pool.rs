@@ -15,16 +15,21 @@ pub struct Estimate {
     pub place: u32,
 }
 
-/// Whether `a` goes before `b`: ties by row, so that the order of the offers does not matter.
+/// Whether `a` goes before `b`: ties by row, and of one row by list, so that the order of the offers does not matter.
 fn before(a: &Estimate, b: &Estimate) -> bool {
-    a.score > b.score || (a.score == b.score && a.row < b.row)
+    a.score > b.score || (a.score == b.score && (a.row, a.list) < (b.row, b.list))
 }
 
-/// The best estimates, best first, each row once.
+/// Pools up to this size are kept in order; larger ones are put in order when they overflow.
+const ORDERED: usize = 32;
+
+/// The best estimates, each row once.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
     size: usize,
     best: Vec<Estimate>,
+    /// What a score must reach to be let in.
+    limit: f32,
 }
 
 impl Pool {
@@ -32,24 +37,31 @@ impl Pool {
     pub fn reset(&mut self, size: usize) {
         self.size = size;
         self.best.clear();
+        self.limit = if size == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
     }
 
     /// What a score must reach to be let in.
     pub fn limit(&self) -> f32 {
-        if self.best.len() < self.size {
-            f32::NEG_INFINITY
-        } else {
-            self.best.last().map_or(f32::INFINITY, |last| last.score)
-        }
+        self.limit
     }
 
     /// Lets an estimate in if it is among the best. Of two estimates of one row the higher stays.
     pub fn offer(&mut self, estimate: Estimate) {
+        if !(estimate.score >= self.limit) {
+            return;
+        }
+        if self.size > ORDERED {
+            self.best.push(estimate);
+            if self.best.len() >= 2 * self.size {
+                self.settle();
+            }
+            return;
+        }
         if self.best.len() == self.size && !self.best.last().is_some_and(|last| before(&estimate, last)) {
             return;
         }
         if let Some(at) = self.best.iter().position(|other| other.row == estimate.row) {
-            if self.best[at].score >= estimate.score {
+            if !before(&estimate, &self.best[at]) {
                 return;
             }
             self.best.remove(at);
@@ -58,10 +70,69 @@ impl Pool {
         }
         let at = self.best.partition_point(|other| before(other, &estimate));
         self.best.insert(at, estimate);
+        if self.best.len() == self.size {
+            self.limit = self.best[self.size - 1].score;
+        }
+    }
+
+    /// Leaves the best, in order.
+    fn settle(&mut self) {
+        // Of the estimates of a row the best comes first and stays.
+        self.best.sort_unstable_by(|a, b| a.row.cmp(&b.row).then(order(a, b)));
+        self.best.dedup_by_key(|estimate| estimate.row);
+        if self.best.len() > self.size {
+            self.best.select_nth_unstable_by(self.size - 1, order);
+            self.best.truncate(self.size);
+        }
+        if self.best.len() == self.size {
+            self.limit = self.best.iter().fold(f32::INFINITY, |limit, estimate| limit.min(estimate.score));
+        }
+    }
+
+    /// How many rows there are.
+    pub fn len(&mut self) -> usize {
+        self.best().len()
     }
 
     /// Best first.
-    pub fn best(&self) -> &[Estimate] {
+    pub fn best(&mut self) -> &[Estimate] {
+        if self.size > ORDERED && !self.best.is_sorted_by(before) {
+            self.settle();
+            self.best.sort_unstable_by(order);
+        }
         &self.best
+    }
+}
+
+fn order(a: &Estimate, b: &Estimate) -> std::cmp::Ordering {
+    b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)).then(a.list.cmp(&b.list))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn it_keeps_the_best_of_each_row(
+            offers in prop::collection::vec((0u32..60, -20i8..20), 0..400),
+            size in prop_oneof![0usize..40, 60usize..90],
+        ) {
+            let mut pool = Pool::default();
+            pool.reset(size);
+            let offers: Vec<Estimate> = offers
+                .into_iter()
+                .map(|(row, score)| Estimate { score: score.into(), row, list: score.unsigned_abs().into(), place: row })
+                .collect();
+            let mut expected = offers.clone();
+            offers.into_iter().for_each(|estimate| pool.offer(estimate));
+            expected.sort_by(|a, b| a.row.cmp(&b.row).then(order(a, b)));
+            expected.dedup_by_key(|estimate| estimate.row);
+            expected.sort_by(order);
+            expected.truncate(size);
+            prop_assert_eq!(pool.len(), expected.len());
+            prop_assert_eq!(pool.best(), expected);
+        }
     }
 }

@@ -35,7 +35,7 @@ pub struct Scratch {
 pub struct Probes {
     /// Where the lists of each query end.
     pub ends: Vec<usize>,
-    /// The lists, nearest first.
+    /// The lists; nearest first if there is one query.
     pub lists: Vec<u32>,
     /// What the query's inner product with each centroid is.
     pub bases: Vec<f32>,
@@ -173,12 +173,16 @@ impl Router {
                 let scores = &scratch.scores[i * places..][..n_lists];
                 let best = &mut scratch.best;
                 largest(scores, n_probe, best);
+                if n == 1 || reach.wanted.is_some() {
+                    best.sort_unstable_by(order);
+                }
                 if let Some((matches, wanted)) = reach.wanted {
                     let met: u64 = best.iter().map(|best| u64::from(matches[best.1 as usize])).sum();
                     let there: usize = best.iter().map(|best| sizes(best.1 as usize)).sum();
                     let against = (met as f64) < wanted.least_share * there as f64;
                     if against || met < wanted.rows {
                         largest(scores, n_lists, best);
+                        best.sort_unstable_by(order);
                         let mut met = 0;
                         best.retain(|best| {
                             let n = matches[best.1 as usize];
@@ -204,29 +208,40 @@ impl Router {
     }
 }
 
-/// The `n` largest values and their places, largest first, ties by place.
+/// The `n` largest values and their places, ties by place, in no order.
 fn largest(values: &[f32], n: usize, out: &mut Vec<(f32, u32)>) {
-    let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    const LANES: usize = 8;
     out.clear();
+    let n = n.min(values.len());
     if n == 0 {
         return;
     }
+    // Of the largest values of some 3 n groups the n-th largest is a bound that n values reach, and few more.
+    let size = (values.len() / (3 * n)).max(1);
     let mut limit = f32::NEG_INFINITY;
-    let room = (2 * n).max(n + 32);
-    for (c, chunk) in values.chunks(16).enumerate() {
-        let above =
-            chunk.iter().enumerate().fold(0u32, |mask, (i, &value)| mask | u32::from(value >= limit) << i);
-        for i in crate::live::bits(u64::from(above)) {
-            out.push((chunk[i as usize], (c * 16) as u32 + i));
-        }
-        if out.len() > room {
-            out.select_nth_unstable_by(n - 1, order);
-            out.truncate(n);
-            limit = out[n - 1].0;
+    if size >= 2 {
+        let of_group =
+            |group: &[f32]| group.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        out.extend(values.chunks(size).map(|group| (of_group(group), 0)));
+        out.select_nth_unstable_by(n - 1, |a, b| b.0.total_cmp(&a.0));
+        limit = out[n - 1].0;
+        out.clear();
+    }
+    for (c, chunk) in values.chunks(LANES).enumerate() {
+        let above = chunk.iter().fold(false, |any, &value| any | (value >= limit));
+        if above {
+            let reached = chunk.iter().zip((c * LANES) as u32..).filter(|(value, _)| **value >= limit);
+            out.extend(reached.map(|(&value, place)| (value, place)));
         }
     }
-    out.sort_unstable_by(order);
-    out.truncate(n);
+    if out.len() > n {
+        out.select_nth_unstable_by(n - 1, order);
+        out.truncate(n);
+    }
+}
+
+fn order(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
 #[cfg(test)]
@@ -243,6 +258,7 @@ mod tests {
             expected.truncate(n);
             let mut found = Vec::new();
             largest(&values, n, &mut found);
+            found.sort_by(order);
             prop_assert_eq!(found, expected);
         }
     }

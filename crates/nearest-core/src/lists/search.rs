@@ -6,14 +6,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nearest_kernels::{Hit, Kernels, PANEL_ROWS, PanelQueries, PanelRows};
+use nearest_kernels::{Hit, Kernels, PanelQueries, PanelRows};
 
-use super::block::Block;
+use super::block::Panel;
 use super::coding::{self, QueryCodes};
 use super::pool::{Estimate, Pool};
 use super::route::{self, Probes, Reach, Wanted};
 use super::{List, Lists};
-use crate::candidates::Candidate;
+use crate::candidates::{Candidate, RowOrder, sort};
 use crate::column::Row;
 use crate::error::Result;
 use crate::live::RowSet;
@@ -26,9 +26,35 @@ const GROUP_QUERIES: usize = 96;
 
 /// What knows the vectors best: gives the distances that are reported.
 pub trait Kept: Sync {
-    /// Turns the best estimates of a query, best first, into the candidates that are its answer, nearest first.
-    /// `framed` is the query in the frame of the lists.
-    fn finish(&self, query: usize, framed: &[f32], estimates: &[Estimate], goal: Goal) -> Vec<Candidate>;
+    /// Fills in the distances of pairs. `first_query` is the number of the first query of `framed`, which are the queries of
+    /// the pairs in the frame of the lists.
+    fn distances(&self, first_query: usize, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers);
+}
+
+/// A query and a row that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// The query, counted from the first of its block.
+    pub query: u32,
+    /// What was found.
+    pub estimate: Estimate,
+    /// How far it is.
+    pub distance: f32,
+}
+
+/// Buffers for distances.
+#[derive(Debug, Default)]
+pub struct PairBuffers {
+    /// The order in which pairs are looked at.
+    pub order: Vec<u32>,
+    /// A row.
+    pub row: Vec<f32>,
+    /// Queries.
+    pub queries: Vec<f32>,
+    /// Squared lengths of queries.
+    pub squared_norms: Vec<f64>,
+    /// An unpacked panel.
+    pub bytes: Vec<u8>,
 }
 
 /// What is looked for.
@@ -59,6 +85,8 @@ pub struct ListSearch<'a> {
     pub exclude: Option<&'a [Row]>,
     /// What turns estimates into distances.
     pub kept: &'a dyn Kept,
+    /// Which of two rows at one distance comes first.
+    pub order: &'a dyn RowOrder,
     /// Lists that each query goes to, at least.
     pub n_probe: usize,
 }
@@ -84,6 +112,8 @@ struct Scratch {
     starts: Vec<u32>,
     group: Group,
     candidates: Vec<Estimate>,
+    pairs_found: Vec<Pair>,
+    pair_buffers: PairBuffers,
 }
 
 /// Queries at one list.
@@ -108,6 +138,12 @@ struct Sink<'a> {
     within: &'a mut [Vec<Estimate>],
     /// What scores must reach.
     limits: &'a mut [f32],
+}
+
+impl Pair {
+    fn new(query: usize, estimate: Estimate) -> Self {
+        Self { query: query as u32, estimate, distance: f32::NAN }
+    }
 }
 
 impl ListSearch<'_> {
@@ -177,29 +213,75 @@ impl ListSearch<'_> {
                 let excluded = self.exclude.is_some_and(|rows| self.selected.contains(rows[first + q]));
                 k.min(self.selected.len() - usize::from(excluded))
             };
-            let short: Vec<usize> = (0..n).filter(|&q| scratch.pools[q].best().len() < there(q)).collect();
+            let short: Vec<usize> = (0..n).filter(|&q| scratch.pools[q].len() < there(q)).collect();
             if !short.is_empty() {
                 self.scan_rest(&short, scratch);
             }
         }
-        (0..n)
-            .map(|q| {
-                let estimates = match goal {
-                    Goal::Nearest { .. } => scratch.pools[q].best(),
-                    Goal::Within(_) => {
-                        scratch.candidates.clear();
-                        scratch.candidates.append(&mut scratch.within[q]);
-                        scratch
-                            .candidates
-                            .sort_unstable_by(|a, b| a.row.cmp(&b.row).then(b.score.total_cmp(&a.score)));
-                        scratch.candidates.dedup_by_key(|estimate| estimate.row);
-                        &scratch.candidates
+        self.finish(n, goal, scratch)
+    }
+
+    /// Distances of what was found, in the order of these.
+    fn finish(&self, n: usize, goal: Goal, scratch: &mut Scratch) -> Vec<Vec<Candidate>> {
+        let Scratch { first_query, codes, pools, within, candidates, pairs_found, pair_buffers, .. } =
+            scratch;
+        let dim = self.lists.coding.dim();
+        let framed = &codes.framed[..n * dim];
+        let pairs = pairs_found;
+        pairs.clear();
+        let mut found: Vec<Vec<Candidate>> = Vec::with_capacity(n);
+        match goal {
+            Goal::Nearest { k, .. } => {
+                for (q, pool) in pools[..n].iter_mut().enumerate() {
+                    let best = pool.best();
+                    pairs.extend(best[..k.min(best.len())].iter().map(|&estimate| Pair::new(q, estimate)));
+                }
+                self.kept.distances(*first_query, framed, pairs, pair_buffers);
+                self.collect(n, pairs, &mut found);
+                // Best first: once an estimate is worse than the k-th distance by all that coding usually costs, so are the
+                // others.
+                pairs.clear();
+                for (q, pool) in pools[..n].iter_mut().enumerate() {
+                    let best = pool.best();
+                    if let (Some(rest), Some(last)) = (best.get(k..), found[q].last()) {
+                        let least = self.lists.coding.least_score(&framed[q * dim..][..dim], last.distance);
+                        let rest = rest.iter().take_while(|estimate| estimate.score >= least);
+                        pairs.extend(rest.map(|&estimate| Pair::new(q, estimate)));
                     }
-                };
-                let framed = &scratch.codes.framed[q * dim..][..dim];
-                self.kept.finish(first + q, framed, estimates, goal)
-            })
-            .collect()
+                }
+                if !pairs.is_empty() {
+                    self.kept.distances(*first_query, framed, pairs, pair_buffers);
+                    self.collect(n, pairs, &mut found);
+                    found.iter_mut().for_each(|found| found.truncate(k));
+                }
+            }
+            Goal::Within(radius) => {
+                for (q, within) in within[..n].iter_mut().enumerate() {
+                    candidates.clear();
+                    candidates.append(within);
+                    candidates.sort_unstable_by(|a, b| a.row.cmp(&b.row).then(b.score.total_cmp(&a.score)));
+                    candidates.dedup_by_key(|estimate| estimate.row);
+                    pairs.extend(candidates.iter().map(|&estimate| Pair::new(q, estimate)));
+                }
+                self.kept.distances(*first_query, framed, pairs, pair_buffers);
+                pairs.retain(|pair| pair.distance <= radius);
+                self.collect(n, pairs, &mut found);
+            }
+        }
+        found
+    }
+
+    /// Adds pairs, which are sorted by query, to what their queries have found.
+    fn collect(&self, n: usize, pairs: &[Pair], found: &mut Vec<Vec<Candidate>>) {
+        found.resize(n, Vec::new());
+        for of_query in pairs.chunk_by(|a, b| a.query == b.query) {
+            let found = &mut found[of_query[0].query as usize];
+            let candidates =
+                of_query.iter().map(|pair| Candidate { distance: pair.distance, row: pair.estimate.row });
+            // Only a damaged file holds what has no distance; it is nobody's neighbour.
+            found.extend(candidates.filter(|candidate| !candidate.distance.is_nan()));
+            sort(found, self.order);
+        }
     }
 
     /// How many matching rows a filtered query must meet. Where a share p of all rows matches, its k nearest matches lie
@@ -315,72 +397,59 @@ impl ListSearch<'_> {
     /// Multiplies a list with the queries of a group.
     fn scan(&self, list: u32, group: &mut Group, sink: &mut Sink<'_>) {
         let coding = &self.lists.coding;
-        let mut first_place = 0;
+        let mut place = 0;
         for block in &self.lists.lists[list as usize].blocks {
-            for panel in 0..block.n_panels() {
-                if self.is_filtered && !self.any_selected(block, panel) {
+            for panel in block.panels() {
+                let first_place = place;
+                place += panel.rows.len() as u32;
+                if self.is_filtered && !panel.rows.iter().any(|&row| self.selected.contains(row)) {
                     continue;
                 }
                 let Group { codes, start, weight, threshold, bytes, hits, .. } = group;
                 hits.clear();
                 let rows = PanelRows {
-                    panel: coding.unpacked(self.kernels, block.panel(panel), bytes),
-                    scale: block.scales(panel),
-                    bias: block.biases(panel),
+                    panel: coding.unpacked(self.kernels, panel.codes, bytes),
+                    scale: panel.scales,
+                    bias: panel.biases,
                     mutual: None,
                 };
                 let queries = PanelQueries { codes, start, weight, threshold, mutual_threshold: &[] };
                 self.kernels.tile_i8(&rows, &queries, hits);
                 if !group.hits.is_empty() {
-                    self.take(list, first_place, block, panel, group, sink);
+                    self.take(list, first_place, panel, group, sink);
                 }
             }
-            first_place += block.n_rows() as u32;
         }
     }
 
-    fn any_selected(&self, block: &Block, panel: usize) -> bool {
-        let first = panel * PANEL_ROWS;
-        let rows = &block.rows()[first..block.n_rows().min(first + PANEL_ROWS)];
-        rows.iter().any(|&row| self.selected.contains(row))
-    }
-
     /// Takes the hits of a panel.
-    fn take(
-        &self,
-        list: u32,
-        first_place: u32,
-        block: &Block,
-        panel: usize,
-        group: &mut Group,
-        sink: &mut Sink<'_>,
-    ) {
-        let (rows, scales, biases) = (block.rows(), block.scales(panel), block.biases(panel));
+    fn take(&self, list: u32, first_place: u32, panel: Panel<'_>, group: &mut Group, sink: &mut Sink<'_>) {
         for hit in &group.hits {
-            let (q, place) = (hit.query as usize, hit.row as usize);
-            let at = panel * PANEL_ROWS + place;
+            let (q, at) = (hit.query as usize, hit.row as usize);
             let query = group.query[q] as usize;
-            let estimate = scales[place] * hit.sum as f32 + biases[place] * group.weight[q];
+            let estimate = panel.scales[at] * hit.sum as f32 + panel.biases[at] * group.weight[q];
             let score = group.unit[q] * estimate + group.base[q];
             // Not «less»: what has no score, in a damaged file, is nobody's neighbour.
-            if !(score >= sink.limits[query]) || at >= rows.len() || !self.selected.contains(rows[at]) {
+            if !(score >= sink.limits[query]) {
                 continue;
             }
-            if self.exclude.is_some_and(|exclude| exclude[sink.first_query + query] == rows[at]) {
+            let Some(&row) = panel.rows.get(at) else { continue };
+            if !self.selected.contains(row)
+                || self.exclude.is_some_and(|exclude| exclude[sink.first_query + query] == row)
+            {
                 continue;
             }
-            let estimate = Estimate { score, row: rows[at], list, place: first_place + at as u32 };
-            match sink.within.get_mut(query) {
-                Some(within) if sink.pools.is_empty() => within.push(estimate),
-                _ => {
-                    let pool = &mut sink.pools[query];
-                    pool.offer(estimate);
-                    let limit = pool.limit();
-                    if limit > sink.limits[query] {
-                        sink.limits[query] = limit;
-                        group.threshold[q] = threshold(limit, group.base[q], group.unit[q]);
-                    }
-                }
+            let estimate = Estimate { score, row, list, place: first_place + at as u32 };
+            if sink.pools.is_empty() {
+                sink.within[query].push(estimate);
+                continue;
+            }
+            let pool = &mut sink.pools[query];
+            pool.offer(estimate);
+            let limit = pool.limit();
+            if limit > sink.limits[query] {
+                sink.limits[query] = limit;
+                group.threshold[q] = threshold(limit, group.base[q], group.unit[q]);
             }
         }
     }

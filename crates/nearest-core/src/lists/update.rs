@@ -125,8 +125,8 @@ impl Lists {
                     blocks.iter().take_while(|block| block.n_rows() == BLOCK_PLACES).count()
                 };
                 let moved = blocks[n_kept..].iter().flat_map(|block| {
-                    let rows = block.rows().iter().enumerate();
-                    rows.filter(|&(_, &row)| !drop_dead || live.contains(row)).map(move |(at, _)| (block, at))
+                    let rows = block.rows().enumerate();
+                    rows.filter(|&(_, row)| !drop_dead || live.contains(row)).map(move |(at, _)| (block, at))
                 });
                 Some(Plan { list, kept: &blocks[..n_kept], moved: moved.collect(), added })
             })
@@ -193,8 +193,8 @@ impl Lists {
             .filter(|(_, list)| list.rows().any(|row| number(row) != Some(row)))
             .map(|(list, of)| {
                 let moved = of.blocks.iter().flat_map(|block| {
-                    let rows = block.rows().iter().enumerate();
-                    rows.filter(|&(_, &row)| number(row).is_some()).map(move |(at, _)| (block, at))
+                    let rows = block.rows().enumerate();
+                    rows.filter(|&(_, row)| number(row).is_some()).map(move |(at, _)| (block, at))
                 });
                 Plan { list, kept: &[], moved: moved.collect(), added: &[] }
             })
@@ -222,23 +222,35 @@ impl Packer {
         allocator: &Arc<dyn Allocator>,
     ) -> Result<Vec<List>> {
         let panel_bytes = coding.panel_bytes();
-        let n_bytes: usize = plans.iter().map(|plan| plan.n_bytes(panel_bytes)).sum();
-        let (store, mut writer) = Slots::<u8>::with_capacity(n_bytes, allocator)?;
-        let mut starts = Vec::with_capacity(plans.len());
+        // Full blocks stay for good; those that will be replaced when their list grows must not keep them company.
+        let n_bytes = |full: bool| {
+            let of_plan = |plan: &Plan<'_>| {
+                let blocks = blocks_of(plan.n_rows()).filter(|rows| (rows.len() == BLOCK_PLACES) == full);
+                blocks.map(|rows| Block::size(rows.len(), panel_bytes)).sum::<usize>()
+            };
+            plans.iter().map(of_plan).sum()
+        };
+        let mut stores = [
+            Slots::<u8>::with_capacity(n_bytes(true), allocator)?,
+            Slots::<u8>::with_capacity(n_bytes(false), allocator)?,
+        ];
+        let mut places = Vec::with_capacity(plans.len());
         for plan in plans {
             for rows in blocks_of(plan.n_rows()) {
-                starts.push((writer.staged(), rows.len()));
-                self.gather(coding, plan, rows.clone(), entries);
+                let (of, n_rows) = (usize::from(rows.len() < BLOCK_PLACES), rows.len());
+                self.gather(coding, plan, rows, entries);
                 self.terms.iter_mut().for_each(|term| term.row = number(term.row));
-                writer.stage(Block::size(rows.len(), panel_bytes), |bytes| self.write_block(coding, bytes));
+                let writer = &mut stores[of].1;
+                places.push((of, writer.staged(), n_rows));
+                writer.stage(Block::size(n_rows, panel_bytes), |bytes| self.write_block(coding, bytes));
             }
         }
-        writer.publish();
-        let mut starts = starts.into_iter();
+        stores.iter_mut().for_each(|(_, writer)| writer.publish());
+        let mut places = places.into_iter();
         let lists = plans.iter().map(|plan| {
-            let new = starts.by_ref().take(blocks_of(plan.n_rows()).count());
-            let new = new.map(|(start, n_rows)| {
-                Block::at(&store, start, n_rows, panel_bytes).expect("the block was just written")
+            let new = places.by_ref().take(blocks_of(plan.n_rows()).count());
+            let new = new.map(|(of, start, n_rows)| {
+                Block::at(&stores[of].0, start, n_rows, panel_bytes).expect("the block was just written")
             });
             List { blocks: plan.kept.iter().cloned().chain(new).collect() }
         });
@@ -258,8 +270,8 @@ impl Packer {
             return list.blocks.iter().try_for_each(|block| out(block.bytes()));
         }
         let moved = list.blocks.iter().flat_map(|block| {
-            let rows = block.rows().iter().enumerate();
-            rows.filter(|&(_, &row)| number(row).is_some()).map(move |(at, _)| (block, at))
+            let rows = block.rows().enumerate();
+            rows.filter(|&(_, row)| number(row).is_some()).map(move |(at, _)| (block, at))
         });
         let plan = Plan { list: 0, kept: &[], moved: moved.collect(), added: &[] };
         let mut bytes = Vec::new();
@@ -278,11 +290,12 @@ impl Packer {
     /// Packs the codes and terms that were gathered.
     fn write_block(&mut self, coding: &Coding, bytes: &mut [u8]) {
         let panel_bytes = coding.panel_bytes();
+        let units = bytes.chunks_exact_mut(Block::size(1, panel_bytes));
         let codes = self.codes.chunks(PANEL_ROWS * coding.code_bytes());
-        for (codes, panel) in codes.zip(bytes.chunks_mut(panel_bytes)) {
-            coding.pack_panel(codes, panel, &mut self.coder);
+        for ((unit, codes), terms) in units.zip(codes).zip(self.terms.chunks(PANEL_ROWS)) {
+            coding.pack_panel(codes, &mut unit[..panel_bytes], &mut self.coder);
+            Block::write_terms(unit, terms);
         }
-        Block::write_terms(bytes, &self.terms, panel_bytes);
     }
 
     /// Codes and terms of some rows of a plan.

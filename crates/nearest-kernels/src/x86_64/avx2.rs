@@ -22,14 +22,16 @@ use super::tile::{self, Multiply};
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
-use crate::grid::{self, Fit, GridCode};
+use crate::grid::{self, GridCode};
 use crate::kernels::{ElementTable, Kernels};
 use crate::panel::{Hit, PanelQueries, PanelRows};
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rotate::{self, Lanes};
 use crate::rows::Rows;
 use crate::sums;
+use crate::symmetric::{self, RankTwo, Turn};
 use crate::unpack;
+use crate::words::{self, Select, WordTables};
 
 level!(
     "avx2",
@@ -503,4 +505,35 @@ unsafe fn within_8(x: __m256) -> __m256 {
     let x = _mm256_blend_ps::<0b1100_1100>(_mm256_add_ps(other, x), _mm256_sub_ps(other, x));
     let other = _mm256_permute2f128_ps::<0x01>(x, x);
     _mm256_blend_ps::<0b1111_0000>(_mm256_add_ps(other, x), _mm256_sub_ps(other, x))
+}
+
+// SAFETY: reads the 16 bytes of each part, writes 128.
+unsafe impl Select for Choose {
+    #[inline(always)]
+    unsafe fn four(tables: &[[u32; 16]], parts: &[u32], packed: &[u8], out: &mut [u8; 128]) {
+        let mut rows = [_mm256_setzero_si256(); 4];
+        for (table, part) in tables.iter().zip(parts) {
+            let table = table.as_ptr().cast::<__m256i>();
+            let (low, high) = (_mm256_loadu_si256(table), _mm256_loadu_si256(table.add(1)));
+            let packed = packed.as_ptr().add(*part as usize * 16);
+            for half in 0..2 {
+                let nibbles = _mm256_cvtepu8_epi32(_mm_loadl_epi64(packed.add(8 * half).cast()));
+                rows[half] = _mm256_or_si256(rows[half], choose(low, high, nibbles));
+                let nibbles = _mm256_srli_epi32::<4>(nibbles);
+                rows[half + 2] = _mm256_or_si256(rows[half + 2], choose(low, high, nibbles));
+            }
+        }
+        for i in 0..4 {
+            _mm256_storeu_si256(out.as_mut_ptr().cast::<__m256i>().add(i), rows[i]);
+        }
+    }
+}
+
+/// Entries of a table of 16, by the lowest four bits of each lane.
+#[inline(always)]
+unsafe fn choose(low: __m256i, high: __m256i, nibbles: __m256i) -> __m256i {
+    let low = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(low, nibbles));
+    let high = _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(high, nibbles));
+    let is_high = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(nibbles));
+    _mm256_castps_si256(_mm256_blendv_ps(low, high, is_high))
 }

@@ -24,14 +24,16 @@ use super::tile::{self, Multiply};
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
-use crate::grid::{self, Fit, GridCode};
+use crate::grid::{self, GridCode};
 use crate::kernels::{ElementTable, Kernels};
 use crate::panel::{Hit, PanelQueries, PanelRows};
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rotate::{self, Lanes};
 use crate::rows::Rows;
 use crate::sums;
+use crate::symmetric::{self, RankTwo, Turn};
 use crate::unpack;
+use crate::words::{self, Select, WordTables};
 
 level!(
     "avx512",
@@ -579,4 +581,23 @@ unsafe impl Lanes for Hadamard {
 #[inline(always)]
 unsafe fn add_signed<const MINUS: u16>(a: __m512, b: __m512) -> __m512 {
     _mm512_mask_sub_ps(_mm512_add_ps(a, b), MINUS, a, b)
+}
+
+// SAFETY: reads the 16 bytes of each part, writes 128.
+unsafe impl Select for Choose {
+    #[inline(always)]
+    unsafe fn four(tables: &[[u32; 16]], parts: &[u32], packed: &[u8], out: &mut [u8; 128]) {
+        let (mut front, mut back) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        for (table, part) in tables.iter().zip(parts) {
+            let table = _mm512_loadu_si512(table.as_ptr().cast());
+            let packed = packed.as_ptr().add(*part as usize * 16);
+            // Only the lowest four bits of a lane choose.
+            let nibbles = _mm512_cvtepu8_epi32(_mm_loadu_si128(packed.cast()));
+            front = _mm512_or_si512(front, _mm512_permutexvar_epi32(nibbles, table));
+            let nibbles = _mm512_srli_epi32::<4>(nibbles);
+            back = _mm512_or_si512(back, _mm512_permutexvar_epi32(nibbles, table));
+        }
+        _mm512_storeu_si512(out.as_mut_ptr().cast(), front);
+        _mm512_storeu_si512(out.as_mut_ptr().add(64).cast(), back);
+    }
 }

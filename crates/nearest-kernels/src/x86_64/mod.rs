@@ -44,6 +44,8 @@ macro_rules! level {
         pub(super) struct TileF32;
         /// Hadamard transforms of 16 values.
         pub(super) struct Hadamard;
+        /// Words of 4 bits.
+        pub(super) struct Choose;
 
         /// Whether this CPU has every feature that the table's functions are compiled with.
         pub(super) fn detected() -> bool {
@@ -113,8 +115,39 @@ macro_rules! level {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn quantise_grid(values: &[f32], bits: u32, fit: Fit, levels: &mut [u8]) -> GridCode {
-            grid::quantise(values, bits, fit, levels)
+        unsafe fn quantise_grid(values: &[f32], bits: u32, levels: &mut [u8]) -> GridCode {
+            grid::quantise(values, bits, levels)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn fit_grid(values: &[f32], bits: u32, levels: &[u8]) -> GridCode {
+            grid::fit(values, bits, levels)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn unpack_words(tables: &WordTables, packed: &[u8], panel: &mut [u8]) {
+            // SAFETY: as the caller's; this function has the level's features.
+            unsafe { words::unpack::<Choose>(tables, packed, panel) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn nearest_words(table: &[f32], n_words: usize, values: &[f32], codes: &mut [u8]) {
+            words::nearest(table, n_words, values, codes)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn update_row(row: &mut [f64], by: RankTwo<'_>, x: &[f64], x_row: f64, out: &mut [f64]) -> f64 {
+            symmetric::update_row(row, by, x, x_row, out)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn reflect(strip: &mut [f64], u: &[f64], factor: f64) {
+            symmetric::reflect(strip, u, factor)
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn turn(strip: &mut [f64], turns: &[Turn]) {
+            symmetric::turn(strip, turns)
         }
 
         #[target_feature(enable = $features)]
@@ -239,7 +272,13 @@ macro_rules! level {
             rotate,
             rotate_back,
             quantise_grid,
+            fit_grid,
             unpack_planes,
+            unpack_words,
+            nearest_words,
+            update_row,
+            reflect,
+            turn,
         };
     };
 }

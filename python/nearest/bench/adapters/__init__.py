@@ -13,7 +13,7 @@ from .base import Adapter, Built, ParameterSet, SetInfo
 
 __all__ = ["NAMES", "Adapter", "Built", "ParameterSet", "SetInfo", "load"]
 
-NAMES = ("nearest", "numpy", "sklearn", "faiss", "hnswlib", "annoy", "usearch", "scann")
+NAMES = ("nearest", "numpy", "sklearn", "faiss", "hnswlib", "annoy", "usearch", "scann", "svs")
 
 
 def load(name: str) -> Adapter:

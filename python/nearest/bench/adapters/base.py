@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import os
 import tempfile
 from abc import ABC, abstractmethod
@@ -39,13 +40,18 @@ class ParameterSet:
     build : dict
         What `Adapter.build` is given; JSON.
     efforts : tuple of dict
-        What `Built.set_effort` is given, one after another: a curve of recall and speed comes of one build.
+        What `Built.set_effort` is given, one after another: a curve of recall and speed comes of one build. The first
+        knob rises, and does so anew for each choice of the others: a sweep may stop early, and halves steps of it.
     exhaustive : bool
         Every query is compared with every vector: speed is a fraction of what the machine can read or multiply.
     exact : bool
         It claims the true neighbors.
     environment : dict
         Environment variables of its process, where a library can be told things only so.
+    family : str
+        What it competes as, where that is not simply the library: two kinds of index of one library are two peers.
+    asked : float, optional
+        The recall that it was asked for when it was built: it has no knob to turn, and is compared at that recall.
     """
 
     label: str
@@ -54,6 +60,8 @@ class ParameterSet:
     exhaustive: bool = False
     exact: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+    family: str = ""
+    asked: float | None = None
 
 
 class Built(ABC):
@@ -106,7 +114,11 @@ class Built(ABC):
                 self.save(os.path.join(folder, "index"))
             except NotImplementedError:
                 return None
-            return sum(entry.stat().st_size for entry in os.scandir(folder))
+            return folder_bytes(folder)
+
+    def keep(self, folder: str) -> None:
+        """Write into an empty folder what `Adapter.open` needs beside the vectors."""
+        self.save(os.path.join(folder, "index"))
 
 
 class AllPairs(Built):
@@ -130,6 +142,8 @@ class Adapter(ABC):
     """Whether the number of threads is fixed when the process starts (OMP_NUM_THREADS and the like)."""
     searches_with_threads: ClassVar[bool] = True
     """Whether many queries at once run on several threads; False where a batch is a loop in Python."""
+    keeps: ClassVar[bool] = False
+    """Whether what was built may be kept on disk for later runs, and read back by `open`."""
 
     def missing(self) -> str | None:
         """Why it cannot run here, or None."""
@@ -154,6 +168,11 @@ class Adapter(ABC):
     def parameters(self, info: SetInfo) -> list[ParameterSet]:
         """What is worth a try, exact methods first."""
 
+    def sweep_parameters(self, info: SetInfo) -> list[ParameterSet]:
+        """Many approximate ones, as somebody would try who tunes for these vectors: of each family, the one that is
+        best at a recall is measured with care."""
+        return [one for one in self.parameters(info) if not one.exact]
+
     def graph_parameters(self, info: SetInfo) -> list[ParameterSet]:
         """Ways to find the neighbors of all members at once; none if it has no such way."""
         return []
@@ -161,6 +180,10 @@ class Adapter(ABC):
     @abstractmethod
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
         """Builds an index. `vectors` are mapped from a file and read-only."""
+
+    def open(self, folder: str, vectors: Array, metric: str, params: dict[str, Any]) -> Built:
+        """What `Built.keep` left in a folder; as good as built anew."""
+        raise NotImplementedError("is not kept on disk")
 
     def library(self) -> Any:
         """The library, imported."""
@@ -176,6 +199,28 @@ def float32_rows(vectors: Array, *, normalised: bool = False) -> NDArray[np.floa
             block = rows[start : start + (1 << 16)]
             block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return rows
+
+
+def folder_bytes(folder: str | os.PathLike[str]) -> int:
+    """Size of all files in a folder and in those below it."""
+    return sum(
+        os.stat(os.path.join(place, name), follow_symlinks=False).st_size
+        for place, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def list_counts(n: int) -> list[int]:
+    """How many lists are worth a try for `n` vectors: three powers of two from about the root of n on, but never fewer
+    than 39 vectors a list, of which Faiss would complain.
+
+    Examples
+    --------
+    >>> list_counts(116_659), list_counts(1_356_381), list_counts(3000)
+    ([256, 512, 1024], [1024, 2048, 4096], [64, 76])
+    """
+    first = 1 << math.ceil(math.log2(max(1.0, 0.7 * math.sqrt(n))))
+    return sorted({min(first << step, max(1, n // 39)) for step in range(3)})
 
 
 def by_loop(search_one: Callable[[Any, int], Any], queries: Any, k: int) -> Ids:

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
-from .base import Adapter, AllPairs, Array, Built, ParameterSet, SetInfo, blas_environments, float32_rows, powers
+from .base import (
+    Adapter,
+    AllPairs,
+    Array,
+    Built,
+    ParameterSet,
+    SetInfo,
+    blas_environments,
+    float32_rows,
+    list_counts,
+    powers,
+)
 from .numpy import loaded_blas
 
 # Where a search keeps its effort.
@@ -32,10 +44,27 @@ class _Index(Built):
         return self.index.search(query[None], k)[1][0]
 
     def memory_bytes(self) -> int | None:
-        return len(self.library.serialize_index(self.index))
+        # What it would write, counted: a copy of it in memory may be more than there is.
+        sizes: list[int] = []
+        writer = self.library.PyCallbackIOWriter(lambda data: sizes.append(len(data)))
+        self.library.write_index(self.index, writer)
+        # The writer hands over its last bytes when it ends.
+        del writer
+        return sum(sizes)
 
     def save(self, path: str) -> None:
         self.library.write_index(self.index, path)
+
+
+class _Refined(_Index):
+    """With the vectors themselves to compare candidates again with, which need not be kept twice on disk."""
+
+    def __init__(self, library: Any, base: Any, rows: Any, normalised: bool) -> None:
+        self.base = base
+        super().__init__(library, library.IndexRefineFlat(base, library.swig_ptr(rows)), normalised)
+
+    def keep(self, folder: str) -> None:
+        self.library.write_index(self.base, os.path.join(folder, "index"))
 
 
 class _Flat(_Index):
@@ -63,6 +92,7 @@ class Faiss(Adapter):
     name = "faiss"
     module = "faiss"
     distributions = ("faiss-cpu",)
+    keeps = True
 
     def details(self) -> dict[str, Any]:
         return {"compiled_for": self.library().get_compile_options().strip(), **loaded_blas()}
@@ -94,6 +124,36 @@ class Faiss(Adapter):
             sets.append(ParameterSet(f"HNSW{degree},Flat, ef_build 200", params, efs))
         return sets
 
+    def sweep_parameters(self, info: SetInfo) -> list[ParameterSet]:
+        counts = list_counts(info.n)
+        middle = counts[len(counts) // 2]
+        half, quarter = (max(1, info.dim // per) for per in (2, 4))
+        pq = [f"IVF{n},PQ{m}x4fs,RFlat" for m in (half, quarter) for n in counts if info.dim % m == 0]
+        # Codes of what is left after the centroid: better ones, and a table for each list that is looked at.
+        pq += [f"IVF{middle},PQ{m}x4fsr,RFlat" for m in (half, quarter) if info.dim % m == 0]
+        rabitq = [f"IVF{n},RaBitQfs,RFlat" for n in counts]
+        rabitq += [f"IVF{middle},{code}" for code in ("RaBitQfs2,RFlat", "RaBitQfs4,Refine(SQ8)", "RaBitQ,RFlat")]
+        # It takes a coordinate's sign: the paper turns the vectors at random first.
+        rabitq += [f"RR{info.dim},IVF{n},RaBitQfs,RFlat" for n in counts[:2]]
+        rabitq += [f"RR{info.dim},IVF{middle},RaBitQfs4", f"RR{info.dim},IVF{middle},RaBitQfs4,RFlat"]
+        families = ("IVF-PQ fast-scan", pq, (3, 6, 12, 25, 50)), ("IVF-RaBitQ", rabitq, (4, 10, 25, 60, 150))
+        # Batches find their lists, and builds their centroids, by OpenBLAS: as fast as it can be made to be. Threads
+        # that spin where they wait make a build of many small steps ten times as long once a CPU is busy otherwise.
+        environment = {**blas_environments()[-1][1], "OMP_WAIT_POLICY": "PASSIVE"}
+        sets = []
+        for family, factories, factors in families:
+            for factory in factories:
+                n_lists = int(factory.partition("IVF")[2].partition(",")[0])
+                refined = "Flat" in factory or "Refine" in factory
+                efforts = tuple(
+                    {"n_probe": n_probe, "rerank_factor": factor} if refined else {"n_probe": n_probe}
+                    for factor in (factors if refined else (1,))
+                    for n_probe in powers(1, n_lists)
+                )
+                params = {"factory": factory}
+                sets.append(ParameterSet(factory, params, efforts, environment=environment, family=f"faiss {family}"))
+        return sets
+
     def graph_parameters(self, info: SetInfo) -> list[ParameterSet]:
         return [
             ParameterSet(f"knn{name}", {"all_pairs": True}, exhaustive=True, exact=True, environment=environment)
@@ -109,6 +169,11 @@ class Faiss(Adapter):
             return _AllPairs(faiss, rows, kind)
         dim = rows.shape[1]
         factory = params["factory"]
+        if factory.endswith(",RFlat"):
+            base = faiss.index_factory(dim, factory.removesuffix(",RFlat"), kind)
+            base.train(rows)
+            base.add(rows)
+            return _Refined(faiss, base, rows, metric == "cosine")
         if factory == "SQ8_direct":
             index = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_8bit_direct, kind)
         else:
@@ -120,6 +185,14 @@ class Faiss(Adapter):
         index.add(rows)
         flat = factory in ("Flat", "SQ8_direct", "SQfp16")
         return (_Flat if flat else _Index)(faiss, index, metric == "cosine")
+
+    def open(self, folder: str, vectors: Array, metric: str, params: dict[str, Any]) -> Built:
+        faiss = self.library()
+        index = faiss.read_index(os.path.join(folder, "index"))
+        if params["factory"].endswith(",RFlat"):
+            normalised = metric == "cosine"
+            return _Refined(faiss, index, float32_rows(vectors, normalised=normalised), normalised)
+        return _Index(faiss, index, metric == "cosine")
 
 
 ADAPTER = Faiss()

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .base import Adapter, Array, Built, ParameterSet, SetInfo, float32_rows, powers
+from .base import Adapter, Array, Built, ParameterSet, SetInfo, float32_rows, list_counts, powers
+
+# With more blocks than these it cannot keep the best of all leaves in one heap, and is slower.
+_MOST_BLOCKS = 256
 
 
 class _Searcher(Built):
@@ -38,21 +41,14 @@ class _Searcher(Built):
 
     def save(self, path: str) -> None:
         os.mkdir(path)
-        self.searcher.serialize(path)
-
-    def file_bytes(self) -> int | None:
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "index")
-            self.save(path)
-            return sum(entry.stat().st_size for entry in os.scandir(path))
+        self.searcher.serialize(path, relative_path=True)
 
 
 class Scann(Adapter):
     name = "scann"
     module = "scann"
     distributions = ("scann",)
+    keeps = True
 
     def refuses(self, info: SetInfo) -> str | None:
         known = ("euclidean", "sqeuclidean", "cosine", "inner_product")
@@ -72,6 +68,29 @@ class Scann(Adapter):
             sets.append(ParameterSet(f"{leaves} leaves, reorder {reorder}", params, efforts))
         return sets
 
+    def sweep_parameters(self, info: SetInfo) -> list[ParameterSet]:
+        counts = list_counts(info.n)
+        middle = counts[len(counts) // 2]
+        dims = max(2, math.ceil(info.dim / _MOST_BLOCKS))
+        choices: list[dict[str, Any]] = [{"leaves": leaves, "dims_per_block": dims} for leaves in counts]
+        choices.append({"leaves": middle, "dims_per_block": 2 * dims})
+        choices.append({"leaves": middle, "dims_per_block": dims, "reorder_as": "bfloat16"})
+        if info.metric in ("cosine", "inner_product"):
+            # It has it for products only.
+            choices.append({"leaves": middle, "dims_per_block": dims, "soar_lambda": 1.5})
+        sets = []
+        for one in choices:
+            efforts = tuple(
+                {"leaves_to_search": n_leaves, "pre_reorder_num_neighbors": reorder}
+                for reorder in (20, 40, 100, 250, 600)
+                for n_leaves in powers(1, one["leaves"])
+            )
+            names = [f"{one['leaves']} leaves", f"{one['dims_per_block']} dims a block"]
+            names += [one["reorder_as"]] if "reorder_as" in one else []
+            names += ["SOAR"] if "soar_lambda" in one else []
+            sets.append(ParameterSet(", ".join(names), one, efforts))
+        return sets
+
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
         scann = self.library()
         rows = float32_rows(vectors, normalised=metric == "cosine")
@@ -84,10 +103,18 @@ class Scann(Adapter):
             num_leaves=params["leaves"],
             num_leaves_to_search=max(1, params["leaves"] // 10),
             training_sample_size=min(len(rows), 250_000),
+            soar_lambda=params.get("soar_lambda"),
         )
         threshold = 0.2 if kind == "dot_product" else np.nan
-        builder = builder.score_ah(2, anisotropic_quantization_threshold=threshold).reorder(params["reorder"])
+        builder = builder.score_ah(params.get("dims_per_block", 2), anisotropic_quantization_threshold=threshold)
+        kinds = scann.scann_ops_pybind.scann_builder.ReorderType
+        reorder_as = kinds.BFLOAT16 if params.get("reorder_as") == "bfloat16" else kinds.FLOAT32
+        builder = builder.reorder(params.get("reorder", 100), quantize=reorder_as)
         return _Searcher(builder.build(), metric == "cosine", None)
+
+    def open(self, folder: str, vectors: Array, metric: str, params: dict[str, Any]) -> Built:
+        searcher = self.library().scann_ops_pybind.load_searcher(os.path.join(folder, "index"))
+        return _Searcher(searcher, metric == "cosine", None)
 
 
 ADAPTER = Scann()

@@ -1,0 +1,37 @@
+"""One query a call, k = 10, 1 thread: inverted lists against the best of others, at recall 0.90, 0.95 and 0.99.
+
+As `lists-batch`, but for single queries: parameter sets that are best for batches need not be the best here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nearest.bench.adapters.nearest import COMPACT
+
+if TYPE_CHECKING:
+    from session import Session
+
+SETS = ("wordnet", "photos", "photos1m", "patches", "synthetic500k")
+PEERS = ("nearest", "faiss", "scann", "svs", "hnswlib")
+TARGET = 1.0
+
+
+def measure(session: Session) -> None:
+    session.without_lists()
+    settings = session.with_settings(rounds=4, sessions=1)
+    for spec in session.sets(SETS):
+        data = session.data(spec)
+        if data is not None:
+            session.compare_at(
+                spec,
+                data,
+                PEERS,
+                mode="single",
+                only=lambda parameters: parameters.family != COMPACT,
+                settings=settings,
+            )
+
+
+def claims(session: Session) -> None:
+    session.claim_at_recalls(TARGET)

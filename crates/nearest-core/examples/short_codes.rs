@@ -1,0 +1,274 @@
+//! How well short codes rank real vectors: the table of `docs/decisions/0005-short-codes.md`.
+//!
+//! `cargo run --release -p nearest-core --example short_codes -- FOLDER [NAME…]`, where the folder holds `base.npy`,
+//! `queries.npy`, `gt.npy` (rows of the true neighbours) and `metric.npy`, as `unzip data.npz` makes them.
+//!
+//! All rows are ranked by the estimate that lists use: with c the centre of the row's list and r̂ the coded r = x − c,
+//! ‖q − x‖² ≈ ‖q − c‖² + ‖r‖² − 2 ⟨q − c, r̂⟩, where q − c is coded in 8 bits. Cosine is Euclidean distance of unit vectors.
+//! A column R says how many of the true 10 are among the R best by the estimate; neighbours count by distance.
+
+use std::path::Path;
+use std::time::Instant;
+
+use half::f16;
+use nearest_core::coder::{Coder, CoderScratch, ShortEncoding};
+use nearest_core::rotation::Rotation;
+use nearest_core::work::{Silent, Work};
+use nearest_kernels::{Kernels, PANEL_ROWS, PanelQueries, PanelRows, Rows, panel_depth};
+
+const K: usize = 10;
+const KEPT: usize = 100;
+const COLUMNS: [usize; 5] = [10, 15, 20, 40, 100];
+
+/// What a `.npy` file holds: type, shape and bytes.
+fn read_npy(path: &Path) -> (String, Vec<usize>, Vec<u8>) {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let header_bytes = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = String::from_utf8_lossy(&bytes[10..10 + header_bytes]).into_owned();
+    let after = |key: &str| header.split_once(key).map_or("", |(_, rest)| rest);
+    let kind = after("'descr': '").split('\'').next().unwrap_or("").to_owned();
+    let shape = after("'shape': (").split(')').next().unwrap_or("");
+    let shape = shape.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+    (kind, shape, bytes[10 + header_bytes..].to_vec())
+}
+
+fn read_floats(path: &Path) -> (usize, Vec<f32>) {
+    let (kind, shape, bytes) = read_npy(path);
+    let values = match kind.as_str() {
+        "|u1" => bytes.iter().map(|&byte| f32::from(byte)).collect(),
+        "<f2" => bytes.as_chunks().0.iter().map(|&half| f16::from_le_bytes(half).to_f32()).collect(),
+        "<f4" => bytes.as_chunks().0.iter().map(|&float| f32::from_le_bytes(float)).collect(),
+        _ => panic!("{}: cannot read {kind}", path.display()),
+    };
+    (shape[1], values)
+}
+
+struct Data {
+    dim: usize,
+    base: Vec<f32>,
+    queries: Vec<f32>,
+    /// Largest squared distance of the true neighbours, by query.
+    limits: Vec<f64>,
+}
+
+fn sqeuclidean(a: &[f32], b: &[f32]) -> f64 {
+    Kernels::best().canonical_sqeuclidean(a, b)
+}
+
+fn read_data(folder: &Path) -> Data {
+    let (dim, mut base) = read_floats(&folder.join("base.npy"));
+    let (_, mut queries) = read_floats(&folder.join("queries.npy"));
+    let (_, shape, truth) = read_npy(&folder.join("gt.npy"));
+    let (_, _, metric) = read_npy(&folder.join("metric.npy"));
+    if metric.starts_with(b"c") {
+        for vector in base.chunks_exact_mut(dim).chain(queries.chunks_exact_mut(dim)) {
+            let length = Kernels::best().canonical_squared_norm(vector).sqrt() as f32;
+            vector.iter_mut().for_each(|x| *x /= length);
+        }
+    }
+    let truth: Vec<usize> = truth.as_chunks().0.iter().map(|&row| i32::from_le_bytes(row) as usize).collect();
+    let limits = queries.chunks_exact(dim).zip(truth.chunks_exact(shape[1])).map(|(query, rows)| {
+        let of_rows = rows[..K].iter().map(|&row| sqeuclidean(query, &base[row * dim..][..dim]));
+        of_rows.fold(0.0, f64::max) * (1.0 + 1e-6)
+    });
+    let limits = limits.collect();
+    Data { dim, base, queries, limits }
+}
+
+/// Centres, and the rows of each.
+struct Lists {
+    centres: Vec<f32>,
+    rows: Vec<Vec<usize>>,
+}
+
+fn mean(data: &Data, rows: &[usize]) -> Vec<f32> {
+    let mut sums = vec![0.0f64; data.dim];
+    for &row in rows {
+        for (sum, x) in sums.iter_mut().zip(&data.base[row * data.dim..][..data.dim]) {
+            *sum += f64::from(*x);
+        }
+    }
+    sums.iter().map(|sum| (sum / rows.len().max(1) as f64) as f32).collect()
+}
+
+fn assign(data: &Data, centres: Vec<f32>) -> Lists {
+    let n_lists = centres.len() / data.dim;
+    let mut rows = vec![Vec::new(); n_lists];
+    let mut distances = vec![0.0; n_lists];
+    for (row, x) in data.base.chunks_exact(data.dim).enumerate() {
+        Kernels::best().sqeuclidean::<f32>(x, Rows::Contiguous(&centres), &mut distances);
+        let nearest = (0..n_lists).min_by(|&a, &b| distances[a].total_cmp(&distances[b])).unwrap_or(0);
+        rows[nearest].push(row);
+    }
+    Lists { centres, rows }
+}
+
+/// Plain k-means (Lloyd).
+fn cluster(data: &Data, n_lists: usize) -> Lists {
+    let step = data.base.len() / data.dim / n_lists;
+    let mut centres: Vec<f32> =
+        (0..n_lists).flat_map(|i| &data.base[i * step * data.dim..][..data.dim]).copied().collect();
+    for _ in 0..8 {
+        let lists = assign(data, centres);
+        centres = lists.rows.iter().flat_map(|rows| mean(data, rows)).collect();
+    }
+    assign(data, centres)
+}
+
+/// The best estimates of one query.
+#[derive(Clone, Default)]
+struct Best(Vec<(f32, usize)>);
+
+impl Best {
+    fn cut(&mut self) {
+        if self.0.len() > KEPT {
+            self.0.select_nth_unstable_by(KEPT - 1, |a, b| b.0.total_cmp(&a.0));
+            self.0.truncate(KEPT);
+        }
+    }
+
+    fn limit(&mut self) -> f32 {
+        self.cut();
+        if self.0.len() < KEPT {
+            f32::NEG_INFINITY
+        } else {
+            self.0.iter().fold(f32::INFINITY, |a, b| a.min(b.0))
+        }
+    }
+}
+
+fn rank(data: &Data, lists: &Lists, encoding: ShortEncoding, rotated: bool) -> (Vec<f64>, f64, f64) {
+    let (dim, kernels) = (data.dim, Kernels::best());
+    let depth = panel_depth(dim);
+    let n_queries = data.queries.len() / dim;
+    let rotation = Rotation::new(dim, 1).expect("a dimension");
+    let residual = |x: &[f32], centre: &[f32], out: &mut [f32]| {
+        let difference: Vec<f32> = x.iter().zip(centre).map(|(x, c)| x - c).collect();
+        if rotated { rotation.apply(kernels, &difference, out) } else { out.copy_from_slice(&difference) }
+    };
+    let mut sample = Vec::new();
+    let mut out = vec![0.0; dim];
+    for (rows, centre) in lists.rows.iter().zip(lists.centres.chunks_exact(dim)) {
+        for &row in rows.iter().step_by((data.base.len() / dim / 16_384).max(1)) {
+            residual(&data.base[row * dim..][..dim], centre, &mut out);
+            sample.extend_from_slice(&out);
+        }
+    }
+    let begin = Instant::now();
+    let work = Work::new(None, &Silent);
+    let coder = Coder::train(encoding, dim, &sample, 1, kernels, &work).expect("a coder");
+    let train_seconds = begin.elapsed().as_secs_f64();
+
+    let mut best = vec![Best::default(); n_queries];
+    let mut scratch = CoderScratch::default();
+    let mut panel = vec![0; coder.panel_bytes()];
+    let mut bytes = vec![0; PANEL_ROWS * depth];
+    let (mut codes, mut start) = (vec![0i8; n_queries * depth], vec![0i32; n_queries]);
+    let (mut weight, mut offset) = (vec![0.0f32; n_queries], vec![0.0f32; n_queries]);
+    let zeros = vec![0.0; dim];
+    let (mut relative, mut n) = (0.0, 0);
+    for (rows, centre) in lists.rows.iter().zip(lists.centres.chunks_exact(dim)) {
+        for (q, query) in data.queries.chunks_exact(dim).enumerate() {
+            residual(query, centre, &mut out);
+            let code = kernels.quantise_query(&out, &zeros, &mut codes[q * depth..][..depth]);
+            start[q] = -coder.zero() * code.sum;
+            weight[q] = 1.0 / code.scale;
+            offset[q] = (-0.5 * kernels.canonical_squared_norm(&out)) as f32;
+        }
+        for group in rows.chunks(PANEL_ROWS) {
+            let (mut scale, mut bias) = ([0.0; PANEL_ROWS], [f32::NEG_INFINITY; PANEL_ROWS]);
+            let mut of_rows = vec![0; group.len() * coder.code_bytes()];
+            for (i, &row) in group.iter().enumerate() {
+                residual(&data.base[row * dim..][..dim], centre, &mut out);
+                let terms = coder.encode(
+                    kernels,
+                    &out,
+                    &mut of_rows[i * coder.code_bytes()..][..coder.code_bytes()],
+                    &mut scratch,
+                );
+                let squared = kernels.canonical_squared_norm(&out);
+                scale[i] = terms.scale;
+                bias[i] = (-0.5 * squared) as f32;
+                if squared > 0.0 {
+                    relative += f64::from(terms.error) / squared.sqrt();
+                    n += 1;
+                }
+            }
+            coder.pack_panel(&of_rows, &mut panel, &mut scratch);
+            coder.unpack_panel(kernels, &panel, &mut bytes);
+            let threshold: Vec<f32> = best
+                .iter_mut()
+                .zip(&offset)
+                .zip(&weight)
+                .map(|((best, o), w)| (best.limit() - o) * w)
+                .collect();
+            let mut hits = Vec::new();
+            kernels.tile_i8(
+                &PanelRows { panel: &bytes, scale: &scale, bias: &bias, mutual: None },
+                &PanelQueries {
+                    codes: &codes,
+                    start: &start,
+                    weight: &weight,
+                    threshold: &threshold,
+                    mutual_threshold: &[],
+                },
+                &mut hits,
+            );
+            for hit in hits {
+                let (q, r) = (hit.query as usize, hit.row as usize);
+                if let Some(&row) = group.get(r) {
+                    let estimate = scale[r] * hit.sum as f32 / weight[q] + bias[r] + offset[q];
+                    best[q].0.push((estimate, row));
+                }
+            }
+        }
+    }
+    let mut found = vec![0.0; COLUMNS.len()];
+    for ((best, query), limit) in best.iter_mut().zip(data.queries.chunks_exact(dim)).zip(&data.limits) {
+        best.0.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let is_true: Vec<bool> = best
+            .0
+            .iter()
+            .map(|&(_, row)| sqeuclidean(query, &data.base[row * dim..][..dim]) <= *limit)
+            .collect();
+        for (found, &column) in found.iter_mut().zip(&COLUMNS) {
+            let n = is_true[..column].iter().filter(|is| **is).count().min(K);
+            *found += n as f64 / (K * n_queries) as f64;
+        }
+    }
+    (found, relative / f64::from(n.max(1)), train_seconds)
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().expect("a folder of .npy files");
+    let names: Vec<String> = arguments.collect();
+    let data = read_data(Path::new(&folder));
+    let n_rows = data.base.len() / data.dim;
+    println!("{folder}: {n_rows} × {}, kernels {}", data.dim, Kernels::best().name());
+    let all: Vec<usize> = (0..n_rows).collect();
+    let centre = mean(&data, &all);
+    let one = Lists { centres: centre, rows: vec![all] };
+    let many = cluster(&data, 1024);
+    let m = |per: usize| (data.dim / per) as u16;
+    let mut encodings =
+        vec![(ShortEncoding::Scalar8, false), (ShortEncoding::Scalar8, true), (ShortEncoding::Scalar4, true)];
+    encodings.extend((1..=6).map(|bits| (ShortEncoding::Rabitq { bits }, true)));
+    for (m, bits) in [(m(4), 4), (m(2), 4), (m(4), 8)] {
+        encodings.extend([false, true].map(|rotated| (ShortEncoding::Product { m, bits }, rotated)));
+    }
+    println!("| encoding | rotated | lists | ‖x − x̂‖/‖x‖ | {} |", COLUMNS.map(|n| n.to_string()).join(" | "));
+    println!("|---|---|---|---|{}", "---|".repeat(COLUMNS.len()));
+    for (encoding, rotated) in encodings {
+        let name = encoding.name();
+        if !names.is_empty() && !names.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        for (lists, n_lists) in [(&one, 1), (&many, 1024)] {
+            let (found, relative, _) = rank(&data, lists, encoding, rotated);
+            let found: Vec<String> = found.iter().map(|found| format!("{found:.4}")).collect();
+            let rotated = if rotated { "yes" } else { "no" };
+            println!("| {name} | {rotated} | {n_lists} | {relative:.4} | {} |", found.join(" | "));
+        }
+    }
+}
