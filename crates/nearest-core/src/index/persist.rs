@@ -221,8 +221,10 @@ impl Snapshot {
             file.array(LISTS_SECOND, &[state.len() as u64], &state)?;
             file.mark_required();
         }
-        // Numbers of rows in the file.
-        let all = self.live.len() == self.vectors.n_rows();
+        // Numbers of rows in the file: the same if all rows live, and chunks that went free or stayed short left no gaps.
+        let n_chunks = self.vectors.n_chunks();
+        let gaps = (1..n_chunks).any(|chunk| self.vectors.rows_in(chunk - 1) < CHUNK_ROWS);
+        let all = !gaps && self.live.len() == self.vectors.n_rows();
         let numbers = if all { Vec::new() } else { self.live.ranks() };
         let number = |row: Row| {
             if all { Some(row) } else { numbers.get(row as usize).copied().filter(|&n| n != Row::MAX) }
