@@ -376,6 +376,10 @@ fn all_lists_are_an_exact_search() {
         let (listed, plain) = (filled(spec, &values), filled(exact(spec), &values));
         let (listed, plain) = (listed.snapshot(), plain.snapshot());
         assert_eq!(listed.is_trained(), n > 0);
+        let all: Vec<BTreeMap<u32, f32>> = search(&plain, &queries, n + 1, Knobs::default())
+            .iter()
+            .map(|list| list.iter().map(|candidate| (candidate.row, candidate.distance)).collect())
+            .collect();
         for k in [1, 10, n + 3] {
             let truth = search(&plain, &queries, k, Knobs::default());
             check_exact(metric, dim, &values, &queries, k, &truth);
@@ -384,15 +388,13 @@ fn all_lists_are_an_exact_search() {
             // What the lists themselves find, with everything compared again.
             for effort in [1, 2, 39] {
                 let knobs = Knobs { effort: Some(effort), rerank_k: Some(n.max(k)) };
-                for (query, (found, truth)) in
-                    search(&listed, &queries, k, knobs).iter().zip(&truth).enumerate()
-                {
+                let found = search(&listed, &queries, k, knobs);
+                for ((found, truth), all) in found.iter().zip(&truth).zip(&all) {
                     check_order(found);
                     assert_eq!(found.len(), truth.len(), "{data:?} {spec:?} {n} {k} {effort}");
                     for (candidate, nearest) in found.iter().zip(truth) {
                         assert!(candidate.distance >= nearest.distance);
-                        let expected = search(&plain, &queries[query * dim..][..dim], n, Knobs::default());
-                        assert!(expected[0].contains(candidate), "{candidate:?} has another distance");
+                        assert_eq!(candidate.distance, all[&candidate.row], "{candidate:?}");
                     }
                 }
             }
@@ -505,7 +507,11 @@ fn a_batch_is_one_by_one() {
         let mut kinds: Vec<_> = RAW.iter().map(|&encoding| (encoding, None)).collect();
         kinds.extend(coded(dim));
         for (j, &(encoding, rerank)) in kinds.iter().enumerate() {
-            let data = [Data::Groups, Data::Ties, Data::Copies, Data::Lengths][(i + j) % 4];
+            // Every metric and every kind, two by two.
+            if (i + j) % 5 > 1 {
+                continue;
+            }
+            let data = [Data::Groups, Data::Ties, Data::Copies, Data::Lengths][(i + j / 5) % 4];
             let values = vectors(data, 2500, dim, encoding, 3);
             let n = 230;
             // Some are where the vectors are, some are not: there the terms of scores are large and nearly cancel.
@@ -560,6 +566,9 @@ fn filters_return_all_that_match() {
         let mut kinds: Vec<_> = RAW.iter().map(|&encoding| (encoding, None)).collect();
         kinds.extend(coded(dim));
         for (j, &(encoding, rerank)) in kinds.iter().enumerate() {
+            if (i + j) % 5 > 2 {
+                continue;
+            }
             let data = [Data::Groups, Data::Copies, Data::Equal][(i + j) % 3];
             let values = vectors(data, n, dim, encoding, 11);
             let structure = Structure::Lists { n_lists: 20, spill: [0, 40, 100][j % 3] };
@@ -725,7 +734,10 @@ fn a_vector_is_no_neighbour_of_itself() {
     for (i, metric) in METRICS.into_iter().enumerate() {
         let mut kinds: Vec<_> = RAW.iter().map(|&encoding| (encoding, None)).collect();
         kinds.extend(coded(dim));
-        for (encoding, rerank) in kinds {
+        for (j, (encoding, rerank)) in kinds.into_iter().enumerate() {
+            if (i + j) % 5 > 2 {
+                continue;
+            }
             let data = if i % 2 == 0 { Data::Copies } else { Data::Groups };
             let values = vectors(data, n, dim, encoding, 51);
             let index = filled(Spec { rerank, ..spec(dim, metric, encoding, 12) }, &values);
@@ -864,16 +876,16 @@ fn odd_vectors_have_right_answers() {
         (Data::Huge, 1200, 10),
         (Data::Tiny, 1200, 10),
     ];
-    for (data, n, dim) in sets {
-        for metric in METRICS {
+    for (set, (data, n, dim)) in sets.into_iter().enumerate() {
+        for (i, metric) in METRICS.into_iter().enumerate() {
             let mut kinds: Vec<_> =
                 [Encoding::Float32, Encoding::BFloat16].map(|encoding| (encoding, None)).to_vec();
             kinds.extend(coded(dim));
             if dim == 4096 {
                 kinds.truncate(5);
             }
-            for (encoding, rerank) in kinds {
-                if rerank == Some(Encoding::Float16) && data == Data::Huge {
+            for (j, (encoding, rerank)) in kinds.into_iter().enumerate() {
+                if rerank == Some(Encoding::Float16) && data == Data::Huge || (set + i + j) % 5 > 1 {
                     continue;
                 }
                 let values = vectors(data, n, dim, encoding, 91);
