@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use nearest_kernels::Kernels;
+use nearest_kernels::{Element, Kernels};
 
 use super::snapshot::{Goal, Knobs};
 use super::{KeptAs, Snapshot};

@@ -401,10 +401,8 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     let kernels = Kernels::best();
     let dim = Some(spec.dim as u64);
     let numbers = view.array::<u64>(view.require(LISTS, Dtype::U64, &[Some(N_LISTS as u64)])?)?;
-    let &[n_lists, spill_gap, error, spread, distance, n_added, added, 0] = numbers else {
-        return Err(Error::format(format!(
-            "section 'lists' must hold 8 numbers, the last 0, got {numbers:?}"
-        )));
+    let &[n_lists, spill_gap, error, spread, distance, n_added, added, made_for] = numbers else {
+        return Err(Error::format(format!("section 'lists' must hold 8 numbers, got {numbers:?}")));
     };
     let single = |bits: u64| f32::from_bits(bits as u32);
     let loss = Loss { error: single(error), spread: single(spread) };
