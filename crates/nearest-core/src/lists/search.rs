@@ -21,6 +21,8 @@ use crate::work::Work;
 
 /// Queries that meet on the lists at once, at most.
 const BLOCK_QUERIES: usize = 1024;
+/// Bytes of a list that are asked for while the one before is looked at.
+const AHEAD_BYTES: usize = 8 << 10;
 /// Queries of a list that are multiplied at once: their codes stay in the first-level cache with the panel.
 const GROUP_QUERIES: usize = 96;
 
@@ -323,6 +325,9 @@ impl ListSearch<'_> {
         if n == 1 {
             // Nearest first: the threshold is good from the second list on.
             for at in probes.of(0) {
+                if let Some(&next) = probes.lists.get(at + 1) {
+                    self.prefetch(next);
+                }
                 group.clear();
                 self.join(group, codes, 0, probes.bases[at], &sink);
                 self.scan(probes.lists[at], group, &mut sink);
@@ -394,12 +399,24 @@ impl ListSearch<'_> {
         group.threshold.push(threshold(sink.limits[query], base, rows.unit[query]));
     }
 
+    /// Asks for the beginning of a list: what follows is read ahead by then.
+    fn prefetch(&self, list: u32) {
+        if let Some(block) = self.lists.lists[list as usize].blocks.first() {
+            let bytes = block.bytes();
+            nearest_kernels::prefetch(&bytes[..bytes.len().min(AHEAD_BYTES)]);
+        }
+    }
+
     /// Multiplies a list with the queries of a group.
     fn scan(&self, list: u32, group: &mut Group, sink: &mut Sink<'_>) {
         let coding = &self.lists.coding;
         let mut place = 0;
         for block in &self.lists.lists[list as usize].blocks {
-            for panel in block.panels() {
+            for (i, panel) in block.panels().enumerate() {
+                if group.query.len() == 1 {
+                    // Hardware stops reading ahead at pages; one query is done with a panel before memory is.
+                    block.prefetch(i + 2);
+                }
                 let first_place = place;
                 place += panel.rows.len() as u32;
                 if self.is_filtered && !panel.rows.iter().any(|&row| self.selected.contains(row)) {
