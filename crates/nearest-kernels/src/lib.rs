@@ -50,7 +50,7 @@ pub use panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, pack
 pub use quantise::{QueryCode, RowCode};
 pub use rows::Rows;
 pub use symmetric::{RankTwo, STRIP, Turn};
-pub use unpack::{level_in_planes, pack_planes, planes_bytes};
+pub use unpack::{pack_planes, planes_bytes, row_of_planes};
 pub use words::{PARTS, WordTables};
 
 /// The largest number of dimensions.
