@@ -1,5 +1,6 @@
 """Nearest-neighbor search: exact where fast enough, approximate where it must be, with a recall that it can state."""
 
+from .clusters import Assigned, KMeans, kmeans
 from .distances import knn, knn_graph, pairwise_distances
 from .errors import ArgumentError, FormatError, NearestError, ReadOnlyError, UnknownIdError
 from .evaluation import Calibration, recall
@@ -10,16 +11,19 @@ from .table import NeighborTable
 
 __all__ = [
     "ArgumentError",
+    "Assigned",
     "Calibration",
     "Exact",
     "FormatError",
     "Index",
+    "KMeans",
     "NearestError",
     "NeighborTable",
     "Neighbors",
     "ReadOnlyError",
     "UnknownIdError",
     "build",
+    "kmeans",
     "knn",
     "knn_graph",
     "open",
