@@ -226,7 +226,7 @@ impl Buffers {
         let wrong = self.rows.iter().position(|value| !value.is_finite()).map_or(0, |at| at / dim);
         Err(Error::argument(format!(
             "vectors must be finite, got NaN or infinity in row {}",
-            range.start + wrong
+            points.origin(range.start + wrong)
         )))
     }
 

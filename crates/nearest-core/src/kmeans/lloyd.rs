@@ -315,7 +315,7 @@ pub(super) fn iterate<P: Points>(
     for iteration in 0..plan.n_iterations {
         let mut prepared = Centroids::new(coded.kernels, &centroids, dim, &coded.centre);
         // Codes serve worse as clusters become tighter, fast at first.
-        if !floats && (iteration.is_power_of_two() || iteration + 1 == plan.n_iterations) {
+        if !floats && (iteration == 0 || iteration.is_power_of_two()) {
             floats = prepared.need_floats(coded.points, STAGE, &whole.part(0)?)?;
         }
         if floats {

@@ -101,9 +101,7 @@ pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -
     if let Some(weights) = weights {
         check_weights(weights, n)?;
     }
-    let most = k.saturating_mul(settings.max_points_per_centroid);
-    let places = (n > most).then(|| Random::new(seed, u64::MAX).choose(most, n));
-    let mut sample = Sample { points, places, factors: None };
+    let mut sample = Sample { points, places: sampled_rows(n, settings), factors: None };
     let n_bytes = (sample.len() as u64)
         .checked_mul(panel_depth(dim) as u64 + 24)
         .and_then(|bytes| bytes.checked_add(10 * (k * dim) as u64));
@@ -143,6 +141,12 @@ pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -
     Ok(KMeans { centroids, objective, sizes })
 }
 
+/// Which of `n` points are used, in ascending order; nothing: all.
+pub fn sampled_rows(n: usize, settings: &Settings<'_>) -> Option<Vec<u32>> {
+    let most = settings.k.saturating_mul(settings.max_points_per_centroid);
+    (n > most).then(|| Random::new(settings.seed, u64::MAX).choose(most, n))
+}
+
 /// 1 / ‖x‖ of each point.
 fn inverse_lengths<P: Points>(points: &Sample<'_, P>, work: &Work<'_>) -> Result<Vec<f32>> {
     const ROWS: usize = 16 * PANEL_ROWS;
@@ -157,7 +161,7 @@ fn inverse_lengths<P: Points>(points: &Sample<'_, P>, work: &Work<'_>) -> Result
             for (i, row) in buffers.rows().chunks_exact(dim).enumerate() {
                 let squared = kernels.canonical_squared_norm(row);
                 if squared == 0.0 {
-                    let row = points.place(range.start + i);
+                    let row = points.origin(range.start + i);
                     return Err(Error::argument(format!(
                         "vectors must not be zero where only directions count; row {row} is"
                     )));
