@@ -535,7 +535,7 @@ impl IdsWriter {
             let after = numbers.iter().max().map_or(0, |max| max.saturating_add(1));
             self.next_id = self.next_id.max(after);
         }
-        let view = |table: &Arc<IdTable>, columns: &mut Columns| match columns {
+        let view = |table: &Arc<IdTable>, columns: &mut Columns, free: &[usize]| match columns {
             Columns::None => Ids::None,
             Columns::Implicit => Ids::Implicit,
             Columns::Int(column) => Ids::Int(IntIds { column: column.publish(free), table: table.clone() }),
@@ -547,7 +547,7 @@ impl IdsWriter {
                 plausible: Arc::new(OnceLock::from(true)),
             }),
         };
-        let published = view(&self.table, &mut self.columns);
+        let published = view(&self.table, &mut self.columns, free);
         if matches!(published, Ids::None | Ids::Implicit) {
             return published;
         }
@@ -571,7 +571,8 @@ impl IdsWriter {
         let slots = self.table.slots.get().expect("just made");
         IdTable::put_live(slots, &published, live);
         self.n_entries = live.len();
-        view(&self.table, &mut self.columns)
+        // The chunks in `free` are free by now: freed twice, they would be given out twice.
+        view(&self.table, &mut self.columns, &[])
     }
 
     /// Closes the open chunks, in step with the vectors.

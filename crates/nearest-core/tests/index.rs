@@ -282,6 +282,42 @@ fn more_than_one_chunk() {
     assert!(matches!(snapshot.rows_of(&IdList::Int(vec![5])), Err(Error::UnknownId(_))));
 }
 
+/// A chunk that goes free while the table of ids is made anew is given out once, not twice.
+#[test]
+fn chunks_go_free_again_and_again() {
+    for text in [false, true] {
+        let index = index(false);
+        let mut random = Random(4);
+        let mut model: BTreeMap<i64, Vec<f32>> = BTreeMap::new();
+        let names = |ids: &[i64]| match text {
+            false => IdList::Int(ids.to_vec()),
+            true => IdList::Text(ids.iter().map(i64::to_string).collect()),
+        };
+        let mut next = 0;
+        for (n_added, n_kept) in [(80_000, 40_000), (50_000, 500), (90_000, 20_000), (70_000, 100)] {
+            let ids: Vec<i64> = (next..next + n_added).collect();
+            let vectors = random.vectors(ids.len());
+            add(&index, &vectors, Some(names(&ids)), false).unwrap();
+            model.extend(ids.iter().copied().zip(vectors.chunks(DIM).map(<[f32]>::to_vec)));
+            next += n_added;
+            let gone: Vec<i64> = model.keys().copied().take(model.len() - n_kept).collect();
+            gone.iter().for_each(|id| drop(model.remove(id)));
+            assert_eq!(index.remove(&names(&gone), &Work::inline()).unwrap(), gone.len());
+            let snapshot = index.snapshot();
+            let ids: Vec<i64> = model.keys().copied().collect();
+            let mut got = Vec::new();
+            let take = |values: Values<'_>| {
+                let Values::Float32(values) = values else { panic!("{values:?}") };
+                got.extend_from_slice(values);
+            };
+            snapshot.values_of(&snapshot.rows_of(&names(&ids)).unwrap(), take).unwrap();
+            assert!(got.chunks(DIM).eq(model.values()));
+            assert_eq!(snapshot.ids().len(), model.len());
+            assert!(!snapshot.contains(Id::Int(gone[0])) && !snapshot.contains(Id::Text(&gone[0].to_string())));
+        }
+    }
+}
+
 #[test]
 fn encodings_hold_what_they_hold() {
     for (encoding, good, bad) in [

@@ -1,0 +1,1716 @@
+//! Lists and short codes against exact search, brute force in float64, and a map.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::process::Command;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use half::{bf16, f16};
+use nearest_core::candidates::Candidate;
+use nearest_core::coder::ShortEncoding;
+use nearest_core::encoding::{Encoding, Values};
+use nearest_core::error::{Error, Result};
+use nearest_core::file::FileView;
+use nearest_core::files::RealFiles;
+use nearest_core::ids::{Id, IdList};
+use nearest_core::index::{Allowed, Index, Knobs, Queries, Snapshot, Spec, Structure, Zeros, verify};
+use nearest_core::memory::{Allocator, Bytes, SystemAllocator};
+use nearest_core::metric::Metric;
+use nearest_core::random::Random;
+use nearest_core::work::{Caller, Silent, Work};
+use nearest_kernels::Kernels;
+use proptest::prelude::*;
+
+const METRICS: [Metric; 5] =
+    [Metric::Euclidean, Metric::SqEuclidean, Metric::Cosine, Metric::Angular, Metric::InnerProduct];
+const RAW: [Encoding; 5] =
+    [Encoding::Float32, Encoding::Float16, Encoding::BFloat16, Encoding::UInt8, Encoding::Int8];
+const ALL: Knobs = Knobs { effort: Some(usize::MAX), rerank_k: None };
+
+// --- vectors ---
+
+fn uniform(random: &mut Random) -> f32 {
+    (random.bits() >> 40) as f32 / (1 << 24) as f32
+}
+
+fn normal(random: &mut Random) -> f32 {
+    (0..12).map(|_| uniform(random)).sum::<f32>() - 6.0
+}
+
+/// Kinds of data that break careless code.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Data {
+    /// Groups, as real embeddings have.
+    Groups,
+    Normal,
+    /// Far from the origin: differences are small beside the values.
+    Offset,
+    /// Few values, so that many distances are equal.
+    Ties,
+    /// Rows of very different lengths, some zero.
+    Lengths,
+    /// Half of the dimensions say nothing.
+    Constant,
+    Equal,
+    /// A few vectors, again and again.
+    Copies,
+    Huge,
+    Tiny,
+}
+
+const DATA: [Data; 10] = [
+    Data::Groups,
+    Data::Normal,
+    Data::Offset,
+    Data::Ties,
+    Data::Lengths,
+    Data::Constant,
+    Data::Equal,
+    Data::Copies,
+    Data::Huge,
+    Data::Tiny,
+];
+
+/// Vectors that `encoding` holds, rounded where it must.
+fn vectors(data: Data, n: usize, dim: usize, encoding: Encoding, seed: u64) -> Vec<f32> {
+    // All of one kind come from the same places, whatever the seed.
+    let mut random = Random::new(7, 0);
+    let places: Vec<f32> = (0..12 * dim).map(|_| 3.0 * normal(&mut random)).collect();
+    let mut random = Random::new(seed, 1);
+    let mut out: Vec<f32> = Vec::with_capacity(n * dim);
+    for _ in 0..n {
+        let (group, copy) = (random.below(12), Random::new(random.below(5) as u64, 3));
+        let length = 10f32.powf(uniform(&mut random) * 4.0 - 2.0) * f32::from(u8::from(random.below(10) > 0));
+        let mut copied = copy;
+        out.extend((0..dim).map(|j| match data {
+            Data::Groups => places[group * dim + j] + normal(&mut random),
+            Data::Normal => normal(&mut random),
+            Data::Offset => 1000.0 + normal(&mut random),
+            Data::Ties => random.below(3) as f32 - 1.0,
+            Data::Lengths => length * normal(&mut random),
+            Data::Constant if j % 2 == 0 => 5.0,
+            Data::Constant => normal(&mut random),
+            Data::Equal => j as f32 + 1.0,
+            Data::Copies => normal(&mut copied),
+            Data::Huge => 1e15 * normal(&mut random),
+            Data::Tiny => 1e-15 * normal(&mut random),
+        }));
+    }
+    let whole = |low: f32, high: f32, zero: f32| {
+        let scale = match data {
+            Data::Ties => 1.0,
+            Data::Huge => 1e-14,
+            Data::Tiny => 1e15,
+            _ => 9.0,
+        };
+        move |x: &mut f32| *x = (*x * scale + zero).round().clamp(low, high)
+    };
+    match encoding {
+        Encoding::UInt8 => out.iter_mut().for_each(whole(0.0, 255.0, 100.0)),
+        Encoding::Int8 => out.iter_mut().for_each(whole(-128.0, 127.0, 0.0)),
+        Encoding::Float16 => {
+            out.iter_mut().for_each(|x| *x = f16::from_f32(x.clamp(-6e4, 6e4)).to_f32());
+        }
+        Encoding::BFloat16 => out.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+        _ => {}
+    }
+    out
+}
+
+// --- indexes ---
+
+fn spec(dim: usize, metric: Metric, encoding: Encoding, n_lists: u32) -> Spec {
+    let structure = Structure::Lists { n_lists, spill: 40 };
+    Spec { dim, metric, encoding, rerank: None, structure, shadow: false, seed: 3 }
+}
+
+fn exact(spec: Spec) -> Spec {
+    Spec { structure: Structure::Exact, ..spec }
+}
+
+fn scalar8() -> Encoding {
+    Encoding::Short(ShortEncoding::Scalar8)
+}
+
+fn scalar4() -> Encoding {
+    Encoding::Short(ShortEncoding::Scalar4)
+}
+
+fn rabitq(bits: u8) -> Encoding {
+    Encoding::Short(ShortEncoding::Rabitq { bits })
+}
+
+fn product(m: u16, bits: u8) -> Encoding {
+    Encoding::Short(ShortEncoding::Product { m, bits })
+}
+
+/// Short encodings with and without a second one, that vectors of `dim` dimensions can have.
+fn coded(dim: usize) -> Vec<(Encoding, Option<Encoding>)> {
+    let mut all = vec![
+        (scalar8(), None),
+        (scalar4(), None),
+        (rabitq(3), None),
+        (scalar4(), Some(scalar8())),
+        (rabitq(1), Some(scalar8())),
+        (scalar8(), Some(Encoding::Float16)),
+        (scalar4(), Some(Encoding::Float32)),
+        (rabitq(2), Some(Encoding::BFloat16)),
+    ];
+    let m = dim.min(4) as u16;
+    for (encoding, rerank) in [(product(m, 4), Some(scalar8())), (product(m, 8), None)] {
+        if is_there(encoding) {
+            all.push((encoding, rerank));
+        }
+    }
+    all
+}
+
+/// Whether lists can be made with an encoding.
+fn is_there(encoding: Encoding) -> bool {
+    let index =
+        Arc::new(Index::new(Spec { rerank: None, ..spec(4, Metric::Euclidean, encoding, 1) }).unwrap());
+    let sample = vectors(Data::Normal, 64, 4, Encoding::Float32, 0);
+    match index.train(64, Values::Float32(&sample), &Work::inline()) {
+        Ok(()) => true,
+        Err(Error::NotImplemented(_)) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn index(spec: Spec) -> Arc<Index> {
+    Arc::new(Index::new(spec).unwrap())
+}
+
+fn change(index: &Arc<Index>, values: &[f32], ids: Option<IdList>, replace: bool) -> Result<IdList> {
+    let mut stage = index.stage(Zeros::Accept, &Silent)?;
+    stage.append(Values::Float32(values), ids, &Work::inline())?;
+    stage.commit(replace, &Work::inline())
+}
+
+fn add(index: &Arc<Index>, values: &[f32]) {
+    change(index, values, None, false).unwrap();
+}
+
+/// Lists trained on the vectors that they then hold.
+fn filled(spec: Spec, values: &[f32]) -> Arc<Index> {
+    let index = index(spec);
+    if !values.is_empty() && spec.is_listed() {
+        index.train(values.len() / spec.dim, Values::Float32(values), &Work::inline()).unwrap();
+    }
+    add(&index, values);
+    index
+}
+
+fn remove(index: &Arc<Index>, ids: impl IntoIterator<Item = i64>) -> usize {
+    index.remove(&IdList::Int(ids.into_iter().collect()), &Work::inline()).unwrap()
+}
+
+fn bytes_of(snapshot: &Snapshot) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    snapshot.write(&mut bytes).unwrap();
+    bytes
+}
+
+fn reopened(snapshot: &Snapshot) -> Arc<Index> {
+    Arc::new(Index::from_bytes(Arc::new(Bytes::copied(&bytes_of(snapshot)).unwrap())).unwrap())
+}
+
+/// Opened as a map.
+fn mapped(snapshot: &Snapshot) -> Arc<Index> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("nearest-lists-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    snapshot.save(&RealFiles, &path).unwrap();
+    let index = Index::open(&RealFiles, &path, true).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    Arc::new(index)
+}
+
+/// All that a file of it must keep to, and that opening it gives the same bytes again.
+fn check_file(snapshot: &Snapshot) {
+    let bytes = bytes_of(snapshot);
+    let view = FileView::open(Arc::new(Bytes::copied(&bytes).unwrap()), Some("index")).unwrap();
+    view.verify().unwrap();
+    verify(&view).unwrap();
+    assert!(bytes_of(&reopened(snapshot).snapshot()) == bytes, "opened and written again");
+}
+
+fn search(snapshot: &Snapshot, queries: &[f32], k: usize, knobs: Knobs) -> Vec<Vec<Candidate>> {
+    snapshot.search(Queries::Numbers(queries), k, None, knobs, &Work::inline()).unwrap().found
+}
+
+/// Ids and bits of distances.
+fn answers(snapshot: &Snapshot, found: &[Vec<Candidate>]) -> Vec<Vec<(String, u32)>> {
+    let of = |list: &Vec<Candidate>| {
+        let ids = snapshot.ids_of(list.iter().map(|candidate| candidate.row));
+        ids.iter().zip(list).map(|(id, candidate)| (id.to_string(), candidate.distance.to_bits())).collect()
+    };
+    found.iter().map(of).collect()
+}
+
+fn values_of(snapshot: &Snapshot, rows: &[u32]) -> Vec<f32> {
+    let mut out = Vec::new();
+    snapshot
+        .values_of(rows, |values| match values {
+            Values::Float32(values) => out.extend_from_slice(values),
+            Values::Float16(values) => out.extend(values.iter().map(|x| x.to_f32())),
+            Values::BFloat16(values) => out.extend(values.iter().map(|x| x.to_f32())),
+            Values::Int8(values) => out.extend(values.iter().map(|&x| f32::from(x))),
+            Values::UInt8(values) => out.extend(values.iter().map(|&x| f32::from(x))),
+        })
+        .unwrap();
+    out
+}
+
+// --- the oracle ---
+
+fn distance(metric: Metric, q: &[f32], x: &[f32]) -> f64 {
+    let pairs = || q.iter().zip(x).map(|(&q, &x)| (f64::from(q), f64::from(x)));
+    let dot: f64 = pairs().map(|(q, x)| q * x).sum();
+    let norms = (pairs().map(|(q, _)| q * q).sum::<f64>() * pairs().map(|(_, x)| x * x).sum::<f64>()).sqrt();
+    let cosine = if norms > 0.0 { (dot / norms).clamp(-1.0, 1.0) } else { 0.0 };
+    let squared: f64 = pairs().map(|(q, x)| (q - x) * (q - x)).sum();
+    match metric {
+        Metric::Euclidean => squared.sqrt(),
+        Metric::SqEuclidean => squared,
+        Metric::Cosine => 1.0 - cosine,
+        Metric::Angular => cosine.acos(),
+        Metric::InnerProduct => -dot,
+        _ => unreachable!("not listed"),
+    }
+}
+
+/// How far a reported distance may be from the oracle's.
+fn slack(metric: Metric, q: &[f32], x: &[f32], distance: f64) -> f64 {
+    let norm = |v: &[f32]| v.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let floor = match metric {
+        Metric::InnerProduct => 1e-13 * norm(q) * norm(x),
+        Metric::Cosine => 1e-14,
+        Metric::Angular => 4e-8,
+        _ => 1e-37,
+    };
+    3e-7 * distance.abs() + floor
+}
+
+/// Every list holds exactly the nearest, with their distances, in order, ties by row.
+fn check_exact(
+    metric: Metric,
+    dim: usize,
+    values: &[f32],
+    queries: &[f32],
+    k: usize,
+    found: &[Vec<Candidate>],
+) {
+    assert_eq!(found.len(), queries.len() / dim);
+    for (query, list) in queries.chunks_exact(dim).zip(found) {
+        let mut truth: Vec<(f64, u32)> =
+            values.chunks_exact(dim).zip(0..).map(|(x, row)| (distance(metric, query, x), row)).collect();
+        for candidate in list {
+            let x = &values[candidate.row as usize * dim..][..dim];
+            let expected = truth[candidate.row as usize].0;
+            let off = (f64::from(candidate.distance) - expected).abs();
+            assert!(off <= slack(metric, query, x, expected), "{} for {expected}", candidate.distance);
+        }
+        check_order(list);
+        truth.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert_eq!(list.len(), k.min(truth.len()));
+        if let Some(last) = list.last() {
+            let x = &values[last.row as usize * dim..][..dim];
+            let kth = truth[list.len() - 1].0;
+            assert!(f64::from(last.distance) <= kth + 2.0 * slack(metric, query, x, kth));
+        }
+    }
+}
+
+/// Nearest first, ties by row, no row twice.
+fn check_order(list: &[Candidate]) {
+    for pair in list.windows(2) {
+        let (a, b) = (pair[0], pair[1]);
+        assert!(a.distance < b.distance || a.distance == b.distance && a.row < b.row, "{a:?} before {b:?}");
+    }
+    let rows: HashSet<u32> = list.iter().map(|candidate| candidate.row).collect();
+    assert_eq!(rows.len(), list.len(), "a row comes twice");
+}
+
+fn recall(found: &[Vec<Candidate>], truth: &[Vec<Candidate>]) -> f64 {
+    let (mut hits, mut n) = (0, 0);
+    for (found, truth) in found.iter().zip(truth) {
+        let right: HashSet<u32> = truth.iter().map(|candidate| candidate.row).collect();
+        hits += found.iter().filter(|candidate| right.contains(&candidate.row)).count();
+        n += truth.len();
+    }
+    hits as f64 / n.max(1) as f64
+}
+
+// --- laws ---
+
+/// Vectors as they are kept: all lists are an exact search, to the bit, and less effort never gives what is not there.
+#[test]
+fn all_lists_are_an_exact_search() {
+    let mut random = Random::new(1, 1);
+    for (i, &data) in DATA.iter().cycle().take(60).enumerate() {
+        let encoding = RAW[(i + i / 10) % 5];
+        let metric = METRICS[i % 5];
+        let dim = [1, 2, 3, 7, 16, 33, 64, 100][random.below(8)];
+        let n = [0, 1, 2, 31, 32, 33, 257, 700][random.below(8)];
+        let n_lists = [0, 1, 2, 16, 40][random.below(5)];
+        let values = vectors(data, n, dim, encoding, i as u64);
+        let queries = vectors(data, 7, dim, Encoding::Float32, 100 + i as u64);
+        // Of zeros nothing is asked where only directions count.
+        let queries: Vec<f32> =
+            queries.chunks_exact(dim).filter(|q| q.iter().any(|&x| x != 0.0)).flatten().copied().collect();
+        let spec = spec(dim, metric, encoding, n_lists);
+        let (listed, plain) = (filled(spec, &values), filled(exact(spec), &values));
+        let (listed, plain) = (listed.snapshot(), plain.snapshot());
+        assert_eq!(listed.is_trained(), n > 0);
+        for k in [1, 10, n + 3] {
+            let truth = search(&plain, &queries, k, Knobs::default());
+            check_exact(metric, dim, &values, &queries, k, &truth);
+            let found = search(&listed, &queries, k, ALL);
+            assert_eq!(answers(&listed, &found), answers(&plain, &truth), "{data:?} {spec:?} {n} {k}");
+            // What the lists themselves find, with everything compared again.
+            for effort in [1, 2, 39] {
+                let knobs = Knobs { effort: Some(effort), rerank_k: Some(n.max(k)) };
+                for (query, (found, truth)) in
+                    search(&listed, &queries, k, knobs).iter().zip(&truth).enumerate()
+                {
+                    check_order(found);
+                    assert_eq!(found.len(), truth.len(), "{data:?} {spec:?} {n} {k} {effort}");
+                    for (candidate, nearest) in found.iter().zip(truth) {
+                        assert!(candidate.distance >= nearest.distance);
+                        let expected = search(&plain, &queries[query * dim..][..dim], n, Knobs::default());
+                        assert!(expected[0].contains(candidate), "{candidate:?} has another distance");
+                    }
+                }
+            }
+        }
+        check_file(&listed);
+    }
+}
+
+/// One list of all rows, looked into as lists are: with everything compared again it is an exact search.
+#[test]
+fn lists_find_what_exact_search_finds() {
+    for (i, &metric) in METRICS.iter().cycle().take(25).enumerate() {
+        let encoding = RAW[i / 5];
+        let dim = [5, 24, 48, 96, 129][i % 5];
+        let n = 3000;
+        let values = vectors(Data::Groups, n, dim, encoding, 1);
+        let queries = vectors(Data::Groups, 40, dim, Encoding::Float32, 2);
+        let spec = spec(dim, metric, encoding, 32);
+        let (listed, plain) = (filled(spec, &values).snapshot(), filled(exact(spec), &values).snapshot());
+        let truth = search(&plain, &queries, 10, Knobs::default());
+        // All lists but one, and as many estimates compared again as lists choose by themselves.
+        let found = search(&listed, &queries, 10, Knobs { effort: Some(31), rerank_k: None });
+        let share = recall(&found, &truth);
+        assert!(share > 0.995, "{encoding:?} {metric:?}: {share}");
+        let few = recall(&search(&listed, &queries, 10, Knobs { effort: Some(8), rerank_k: None }), &truth);
+        assert!(few > 0.9, "{encoding:?} {metric:?}: {few}");
+    }
+}
+
+/// Codes alone: what is reported is the distance of what `values_of` gives, and that is near the vectors.
+#[test]
+fn distances_are_those_of_the_codes() {
+    for (i, &metric) in METRICS.iter().cycle().take(10).enumerate() {
+        let dim = [8, 24, 65, 100][i % 4];
+        let values = vectors(Data::Groups, 1500, dim, Encoding::Float32, 5);
+        let queries = vectors(Data::Groups, 20, dim, Encoding::Float32, 6);
+        for (encoding, rerank) in coded(dim) {
+            let structure = Structure::Lists { n_lists: 16, spill: 0 };
+            let spec = Spec { rerank, structure, ..spec(dim, metric, encoding, 16) };
+            let snapshot = filled(spec, &values).snapshot();
+            let rows: Vec<u32> = (0..1500).collect();
+            let kept = values_of(&snapshot, &rows);
+            let found = search(&snapshot, &queries, 10, ALL);
+            for (query, list) in queries.chunks_exact(dim).zip(&found) {
+                check_order(list);
+                assert_eq!(list.len(), 10);
+                for candidate in list {
+                    let x = &kept[candidate.row as usize * dim..][..dim];
+                    let expected = distance(metric, query, x);
+                    // Codes are compared in the frame: turned and moved, and rounded on the way.
+                    let size = query.iter().chain(x).map(|v| f64::from(*v).powi(2)).sum::<f64>();
+                    let allowed = match metric {
+                        Metric::Euclidean => 4e-6 * size.sqrt(),
+                        Metric::Angular => 2e-3,
+                        Metric::Cosine => 4e-6,
+                        _ => 8e-6 * size,
+                    };
+                    let off = (f64::from(candidate.distance) - expected).abs();
+                    assert!(off <= allowed, "{spec:?}: {} for {expected}", candidate.distance);
+                }
+            }
+        }
+    }
+}
+
+/// `get` of short codes gives the vectors up to what the coder loses.
+#[test]
+fn vectors_are_read_back_as_well_as_codes_say() {
+    let dim = 64;
+    let values = vectors(Data::Groups, 2000, dim, Encoding::Float32, 8);
+    let rows: Vec<u32> = (0..2000).collect();
+    let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    // Relative to what centroids leave, in the root mean square; codes of whole rows to what the centre leaves.
+    let limits = [
+        (scalar8(), None, 0.01),
+        (scalar4(), None, 0.12),
+        (rabitq(1), None, 0.85),
+        (rabitq(4), None, 0.12),
+        (rabitq(8), None, 0.01),
+        (scalar4(), Some(scalar8()), 0.04),
+        (scalar4(), Some(Encoding::Float16), 0.001),
+        (scalar4(), Some(Encoding::BFloat16), 0.03),
+        (rabitq(1), Some(Encoding::Float32), 0.0),
+    ];
+    for metric in [Metric::Euclidean, Metric::Cosine, Metric::InnerProduct] {
+        for (encoding, rerank, limit) in limits {
+            let spec = Spec { rerank, ..spec(dim, metric, encoding, 12) };
+            let snapshot = filled(spec, &values).snapshot();
+            let is_raw = rerank.is_some_and(Encoding::is_raw);
+            let got = values_of(&snapshot, &rows);
+            let (mut lost, mut spread) = (0.0, 0.0);
+            for (x, got) in values.chunks_exact(dim).zip(got.chunks_exact(dim)) {
+                // Where only directions count, codes are of normalised vectors.
+                let scale = if metric.is_angular() && !is_raw { norm(x) } else { 1.0 };
+                let off: Vec<f32> = x.iter().zip(got).map(|(x, got)| x - got * scale as f32).collect();
+                lost += norm(&off).powi(2);
+                spread += dim as f64;
+            }
+            let share = (lost / spread).sqrt();
+            assert!(share <= limit, "{spec:?}: {share}");
+        }
+    }
+}
+
+/// A batch gives what one by one gives, to the bit, for any number of threads and any split.
+#[test]
+fn a_batch_is_one_by_one() {
+    let dim = 20;
+    for (i, &metric) in METRICS.iter().enumerate() {
+        let mut kinds: Vec<_> = RAW.iter().map(|&encoding| (encoding, None)).collect();
+        kinds.extend(coded(dim));
+        for (j, &(encoding, rerank)) in kinds.iter().enumerate() {
+            let data = [Data::Groups, Data::Ties, Data::Copies, Data::Lengths][(i + j) % 4];
+            let values = vectors(data, 2500, dim, encoding, 3);
+            let n = 230;
+            let queries: Vec<f32> = vectors(data, n, dim, Encoding::Float32, 4)
+                .chunks_exact(dim)
+                .flat_map(|q| if q.iter().all(|&x| x == 0.0) { vec![1.0; dim] } else { q.to_vec() })
+                .collect();
+            let spec = Spec { rerank, ..spec(dim, metric, encoding, 24) };
+            let index = filled(spec, &values);
+            remove(&index, (0..2500).step_by(11));
+            let snapshot = index.snapshot();
+            let mask: Vec<bool> = (0..snapshot.len()).map(|i| i % 9 < 2).collect();
+            let knobs = [
+                Knobs::default(),
+                Knobs { effort: Some(1), rerank_k: Some(30) },
+                Knobs { effort: Some(11), rerank_k: None },
+            ];
+            for knobs in knobs {
+                for allowed in [None, Some(Allowed::Mask(&mask))] {
+                    let run = |part: &[f32], work: &Work<'_>| {
+                        snapshot.search(Queries::Numbers(part), 10, allowed, knobs, work).unwrap().found
+                    };
+                    let one_by_one: Vec<_> =
+                        queries.chunks_exact(dim).flat_map(|q| run(q, &Work::inline())).collect();
+                    assert_eq!(run(&queries, &Work::inline()), one_by_one, "{spec:?} {data:?} {knobs:?}");
+                    for n_threads in [2, 3] {
+                        let work = Work::new(Some(n_threads), &Silent);
+                        assert_eq!(run(&queries, &work), one_by_one, "{n_threads} threads");
+                    }
+                    let parts: Vec<_> =
+                        queries.chunks(97 * dim).flat_map(|part| run(part, &Work::inline())).collect();
+                    assert_eq!(parts, one_by_one, "{spec:?} {data:?} {knobs:?}");
+                    // All within a distance, likewise.
+                    let radius = one_by_one[0].last().map_or(1.0, |last| last.distance);
+                    let within = |part: &[f32]| {
+                        snapshot
+                            .search_radius(Queries::Numbers(part), radius, allowed, knobs, &Work::inline())
+                            .unwrap()
+                            .found
+                    };
+                    let each: Vec<_> = queries[..20 * dim].chunks_exact(dim).flat_map(within).collect();
+                    assert_eq!(within(&queries)[..20], each);
+                }
+            }
+        }
+    }
+}
+
+/// Exactly min(k, matches), whatever a filter leaves, and nothing that it does not.
+#[test]
+fn filters_return_all_that_match() {
+    let (dim, n) = (12, 2600);
+    for (i, &metric) in METRICS.iter().enumerate() {
+        let mut kinds: Vec<_> = RAW.iter().map(|&encoding| (encoding, None)).collect();
+        kinds.extend(coded(dim));
+        for (j, &(encoding, rerank)) in kinds.iter().enumerate() {
+            let data = [Data::Groups, Data::Copies, Data::Equal][(i + j) % 3];
+            let values = vectors(data, n, dim, encoding, 11);
+            let structure = Structure::Lists { n_lists: 20, spill: [0, 40, 100][j % 3] };
+            let index = filled(Spec { rerank, structure, ..spec(dim, metric, encoding, 20) }, &values);
+            remove(&index, (0..n as i64).filter(|id| id % 10 == 3));
+            let snapshot = index.snapshot();
+            let IdList::Int(ids) = snapshot.ids() else { panic!("numbers") };
+            let queries = vectors(data, 6, dim, Encoding::Float32, 12);
+            // Rows in the order of their distance from the first query: filters along it and against it.
+            let order = search(&snapshot, &queries[..dim], n, ALL).remove(0);
+            assert_eq!(order.len(), ids.len());
+            let mut place = vec![0; n];
+            order.iter().enumerate().for_each(|(at, candidate)| place[candidate.row as usize] = at);
+            let mut random = Random::new(j as u64, 5);
+            let mut shuffled = ids.clone();
+            (1..ids.len()).for_each(|at| shuffled.swap(at, random.below(at + 1)));
+            for n_matches in [0, 1, 2, 26, 260, 1300, ids.len()] {
+                let mut along = ids.clone();
+                along.sort_by_key(|&id| place[id as usize]);
+                let against: Vec<i64> = along.iter().rev().copied().collect();
+                for some in [&shuffled, &along, &against] {
+                    let wanted: BTreeSet<i64> = some[..n_matches].iter().copied().collect();
+                    let mut list: Vec<i64> = wanted.iter().copied().collect();
+                    // Removed ones and strangers are no error.
+                    list.extend([3, 13, 1 << 40]);
+                    let list = IdList::Int(list);
+                    let mask: Vec<bool> = ids.iter().map(|id| wanted.contains(id)).collect();
+                    for k in [1, 10, 300, n + 50] {
+                        for knobs in [Knobs::default(), Knobs { effort: Some(1), rerank_k: None }, ALL] {
+                            let run = |allowed| {
+                                snapshot
+                                    .search(
+                                        Queries::Numbers(&queries),
+                                        k,
+                                        Some(allowed),
+                                        knobs,
+                                        &Work::inline(),
+                                    )
+                                    .unwrap()
+                                    .found
+                            };
+                            let found = run(Allowed::Ids(&list));
+                            for rows in &found {
+                                check_order(rows);
+                                let n_found = k.min(n_matches);
+                                assert_eq!(
+                                    rows.len(),
+                                    n_found,
+                                    "{encoding:?} {rerank:?} {metric:?} {knobs:?}"
+                                );
+                                assert!(rows.iter().all(|c| wanted.contains(&i64::from(c.row))));
+                            }
+                            if k == 10 {
+                                assert_eq!(run(Allowed::Mask(&mask)), found);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Of a filter that goes along, across or against the groups, enough of the true neighbours are found.
+#[test]
+fn filters_keep_the_recall() {
+    let (dim, n) = (24, 20_000);
+    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 21);
+    let queries = vectors(Data::Groups, 60, dim, Encoding::Float32, 22);
+    let spec = spec(dim, Metric::Euclidean, Encoding::Float32, 64);
+    let (listed, plain) = (filled(spec, &values).snapshot(), filled(exact(spec), &values).snapshot());
+    let knobs = Knobs { effort: Some(16), rerank_k: None };
+    let free = recall(&search(&listed, &queries, 10, knobs), &search(&plain, &queries, 10, Knobs::default()));
+    assert!(free > 0.97, "{free}");
+    // The side of a plane that groups lie on, or the other.
+    let along: Vec<f32> = values.chunks_exact(dim).map(|x| x[0] + x[1]).collect();
+    for share in [0.5, 0.1, 0.03] {
+        let random: Vec<f32> = (0..n).map(|i| (i * 7919 % n) as f32).collect();
+        for by in [&random, &along, &along.iter().map(|x| -x).collect::<Vec<_>>()] {
+            let mut sorted = by.clone();
+            sorted.sort_by(f32::total_cmp);
+            let limit = sorted[(n as f64 * share) as usize];
+            let mask: Vec<bool> = by.iter().map(|&x| x < limit).collect();
+            let run = |snapshot: &Snapshot, knobs| {
+                let allowed = Some(Allowed::Mask(&mask));
+                snapshot
+                    .search(Queries::Numbers(&queries), 10, allowed, knobs, &Work::inline())
+                    .unwrap()
+                    .found
+            };
+            let share_found = recall(&run(&listed, knobs), &run(&plain, Knobs::default()));
+            assert!(share_found > 0.95, "{share}: {share_found}");
+        }
+    }
+}
+
+#[test]
+fn all_within_a_distance_are_found() {
+    for (i, &metric) in METRICS.iter().enumerate() {
+        for &encoding in &RAW {
+            let (dim, n) = (9, 1200);
+            let data = [Data::Groups, Data::Ties, Data::Copies][i % 3];
+            let values = vectors(data, n, dim, encoding, 31);
+            let queries: Vec<f32> = vectors(data, 5, dim, encoding, 32)
+                .chunks_exact(dim)
+                .flat_map(|q| if q.iter().all(|&x| x == 0.0) { vec![1.0; dim] } else { q.to_vec() })
+                .collect();
+            let spec = spec(dim, metric, encoding, 12);
+            let (listed, plain) = (filled(spec, &values).snapshot(), filled(exact(spec), &values).snapshot());
+            let nearest = search(&plain, &queries, 40, Knobs::default());
+            let mut radii: Vec<f32> =
+                nearest.iter().flat_map(|list| [list[0].distance, list[39].distance]).collect();
+            radii.extend([-1e9, -1.0, 0.0, f32::INFINITY, f32::NEG_INFINITY]);
+            for radius in radii {
+                let run = |snapshot: &Snapshot, knobs| {
+                    let queries = Queries::Numbers(&queries);
+                    snapshot.search_radius(queries, radius, None, knobs, &Work::inline()).unwrap().found
+                };
+                let (all, truth) = (run(&listed, ALL), run(&plain, Knobs::default()));
+                assert_eq!(all, truth, "{metric:?} {encoding:?} {radius}");
+                for knobs in [Knobs::default(), Knobs { effort: Some(11), rerank_k: None }] {
+                    for (found, truth) in run(&listed, knobs).iter().zip(&truth) {
+                        check_order(found);
+                        assert!(found.iter().all(|candidate| truth.contains(candidate)));
+                    }
+                }
+            }
+            let error =
+                listed.search_radius(Queries::Numbers(&queries), f32::NAN, None, ALL, &Work::inline());
+            assert!(matches!(error, Err(Error::Argument(_))));
+        }
+    }
+}
+
+/// Codes say how far they may be off: what lies well within a distance is found among the lists looked at.
+#[test]
+fn all_within_a_distance_of_codes() {
+    let (dim, n) = (32, 3000);
+    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 41);
+    let queries = vectors(Data::Groups, 30, dim, Encoding::Float32, 42);
+    for metric in METRICS {
+        for (encoding, rerank) in coded(dim) {
+            let snapshot = filled(Spec { rerank, ..spec(dim, metric, encoding, 16) }, &values).snapshot();
+            let nearest = search(&snapshot, &queries, 20, ALL);
+            let mut n_missed = 0;
+            for (query, nearest) in queries.chunks_exact(dim).zip(&nearest) {
+                let radius = nearest[19].distance;
+                let found = snapshot
+                    .search_radius(Queries::Numbers(query), radius, None, ALL, &Work::inline())
+                    .unwrap()
+                    .found
+                    .remove(0);
+                check_order(&found);
+                assert!(found.iter().all(|candidate| candidate.distance <= radius));
+                n_missed += nearest.iter().filter(|candidate| !found.contains(candidate)).count();
+            }
+            // Of 600; «usually» is what the codes promise.
+            assert!(n_missed <= 6, "{encoding:?} {rerank:?} {metric:?}: {n_missed}");
+        }
+    }
+}
+
+#[test]
+fn a_vector_is_no_neighbour_of_itself() {
+    let (dim, n) = (10, 1500);
+    for (i, metric) in METRICS.into_iter().enumerate() {
+        let mut kinds: Vec<_> = RAW.iter().map(|&encoding| (encoding, None)).collect();
+        kinds.extend(coded(dim));
+        for (encoding, rerank) in kinds {
+            let data = if i % 2 == 0 { Data::Copies } else { Data::Groups };
+            let values = vectors(data, n, dim, encoding, 51);
+            let index = filled(Spec { rerank, ..spec(dim, metric, encoding, 12) }, &values);
+            remove(&index, [0, 7, 8]);
+            let snapshot = index.snapshot();
+            let ids: Vec<i64> = (1..40).filter(|id| ![7, 8].contains(id)).collect();
+            for knobs in [Knobs::default(), ALL, Knobs { effort: Some(1), rerank_k: None }] {
+                for k in [1, 9, n] {
+                    let list = IdList::Int(ids.clone());
+                    let found = snapshot.neighbors_of(&list, k, None, knobs, &Work::inline()).unwrap().found;
+                    for (id, found) in ids.iter().zip(&found) {
+                        check_order(found);
+                        assert_eq!(found.len(), k.min(n - 4), "{encoding:?} {metric:?}");
+                        assert!(found.iter().all(|c| i64::from(c.row) != *id && ![0, 7, 8].contains(&c.row)));
+                    }
+                }
+            }
+            // With itself as the only one allowed there is nobody.
+            let alone = IdList::Int(vec![5]);
+            let allowed = Some(Allowed::Ids(&alone));
+            let found = snapshot.neighbors_of(&alone, 3, allowed, Knobs::default(), &Work::inline()).unwrap();
+            assert!(found.found[0].is_empty());
+            // Its copies are neighbours.
+            if data == Data::Copies && encoding.is_raw() {
+                let found =
+                    snapshot.neighbors_of(&alone, 3, None, Knobs::default(), &Work::inline()).unwrap();
+                assert!(
+                    found.found[0].iter().all(|c| c.distance.abs() < 1e-6 || metric == Metric::InnerProduct)
+                );
+            }
+            let gone = snapshot.neighbors_of(&IdList::Int(vec![7]), 3, None, ALL, &Work::inline());
+            assert!(matches!(gone, Err(Error::UnknownId(_))));
+        }
+    }
+}
+
+// --- odd sets ---
+
+#[test]
+fn few_vectors_are_searched_exactly_until_there_are_lists() {
+    for (encoding, rerank) in
+        [(Encoding::Float32, None), (Encoding::UInt8, None), (scalar4(), Some(scalar8()))]
+    {
+        let spec = Spec { rerank, ..spec(6, Metric::Euclidean, encoding, 8) };
+        let index = index(spec);
+        assert_eq!(spec.training_rows(), 1024);
+        let values = vectors(Data::Groups, 1100, 6, Encoding::UInt8, 61);
+        for (start, end) in [(0, 0), (0, 1), (1, 500), (500, 1023)] {
+            add(&index, &values[start * 6..end * 6]);
+            let snapshot = index.snapshot();
+            assert!(!snapshot.is_trained() && snapshot.stats().lists.is_none());
+            let found = search(&snapshot, &values[..12], 5, Knobs { effort: Some(1), rerank_k: None });
+            check_exact(Metric::Euclidean, 6, &values[..end * 6], &values[..12], 5, &found);
+            check_file(&snapshot);
+        }
+        // The vectors that are missing come, and are no different from those that waited.
+        let untrained = reopened(&index.snapshot());
+        for index in [&index, &untrained] {
+            add(index, &values[1023 * 6..]);
+            let snapshot = index.snapshot();
+            let stats = snapshot.stats().lists.unwrap();
+            assert_eq!((snapshot.len(), stats.n_lists), (1100, 8));
+            assert!((1100..=2200).contains(&stats.n_entries));
+            check_file(&snapshot);
+        }
+        assert!(bytes_of(&index.snapshot()) == bytes_of(&untrained.snapshot()));
+    }
+}
+
+#[test]
+fn lists_may_be_made_before_there_are_vectors() {
+    let sample = vectors(Data::Groups, 400, 5, Encoding::Float32, 71);
+    for (encoding, rerank) in
+        coded(5).into_iter().chain([(Encoding::Float32, None), (Encoding::BFloat16, None)])
+    {
+        let spec = Spec { rerank, ..spec(5, Metric::Cosine, encoding, 6) };
+        let index = index(spec);
+        index.train(400, Values::Float32(&sample), &Work::inline()).unwrap();
+        let error = index.train(400, Values::Float32(&sample), &Work::inline()).unwrap_err();
+        assert!(matches!(&error, Error::Argument(text) if text.contains("made already")), "{error}");
+        for empty in [index.clone(), reopened(&index.snapshot())] {
+            let snapshot = empty.snapshot();
+            assert!(snapshot.is_trained() && snapshot.is_empty());
+            check_file(&snapshot);
+            assert!(search(&snapshot, &sample[..10], 3, Knobs::default()).iter().all(Vec::is_empty));
+            assert!(mapped(&snapshot).snapshot().is_trained());
+            let queries = Queries::Numbers(&sample[..5]);
+            let within = snapshot.search_radius(queries, 9.0, None, Knobs::default(), &Work::inline());
+            assert!(within.unwrap().found[0].is_empty());
+            add(&empty, &sample[..5]);
+            let found = search(&empty.snapshot(), &sample[..5], 3, Knobs::default());
+            assert_eq!((found[0].len(), found[0][0].row), (1, 0));
+            assert_eq!(remove(&empty, [0]), 1);
+            assert!(search(&empty.snapshot(), &sample[..5], 3, Knobs::default())[0].is_empty());
+            check_file(&empty.snapshot());
+        }
+    }
+    let plain = index(exact(spec(5, Metric::Cosine, Encoding::Float32, 1)));
+    let error = plain.train(9, Values::Float32(&sample), &Work::inline()).unwrap_err();
+    assert!(matches!(&error, Error::Argument(text) if text.contains("nothing to train")), "{error}");
+    let listed = index(spec(5, Metric::Cosine, Encoding::Float32, 1));
+    assert!(matches!(listed.train(9, Values::Float32(&[]), &Work::inline()), Err(Error::Argument(_))));
+    let bad = [1.0, f32::NAN, 1.0, 1.0, 1.0];
+    assert!(matches!(listed.train(9, Values::Float32(&bad), &Work::inline()), Err(Error::Argument(_))));
+    assert!(!listed.snapshot().is_trained());
+    listed.train(9, Values::Float32(&sample), &Work::inline()).unwrap();
+}
+
+#[test]
+fn there_may_be_fewer_vectors_than_lists() {
+    for n in [1, 2, 5, 31] {
+        let values = vectors(Data::Normal, n, 3, Encoding::Float32, 81);
+        for (encoding, rerank) in coded(3).into_iter().chain([(Encoding::Float32, None)]) {
+            let snapshot =
+                filled(Spec { rerank, ..spec(3, Metric::Euclidean, encoding, 64) }, &values).snapshot();
+            let stats = snapshot.stats().lists.unwrap();
+            assert!(stats.n_lists <= n && stats.n_entries >= n, "{stats:?}");
+            let found = search(&snapshot, &values, 40, Knobs::default());
+            assert!(found.iter().all(|list| list.len() == n));
+            check_file(&snapshot);
+        }
+    }
+}
+
+#[test]
+fn odd_vectors_have_right_answers() {
+    let sets = [
+        (Data::Equal, 1300, 16),
+        (Data::Copies, 1000, 40),
+        (Data::Constant, 1300, 15),
+        (Data::Ties, 1500, 1),
+        (Data::Groups, 1200, 1),
+        (Data::Groups, 300, 4096),
+        (Data::Lengths, 1500, 20),
+        (Data::Offset, 1500, 20),
+        (Data::Huge, 1200, 10),
+        (Data::Tiny, 1200, 10),
+    ];
+    for (data, n, dim) in sets {
+        for metric in METRICS {
+            let mut kinds: Vec<_> =
+                [Encoding::Float32, Encoding::BFloat16].map(|encoding| (encoding, None)).to_vec();
+            kinds.extend(coded(dim));
+            if dim == 4096 {
+                kinds.truncate(5);
+            }
+            for (encoding, rerank) in kinds {
+                let values = vectors(data, n, dim, encoding, 91);
+                let queries: Vec<f32> = vectors(data, 8, dim, Encoding::Float32, 92)
+                    .chunks_exact(dim)
+                    .filter(|q| q.iter().any(|&x| x != 0.0))
+                    .flatten()
+                    .copied()
+                    .collect();
+                let spec = Spec { rerank, ..spec(dim, metric, encoding, 10) };
+                let snapshot = filled(spec, &values).snapshot();
+                let plain =
+                    filled(exact(Spec { encoding: Encoding::Float32, rerank: None, ..spec }), &values);
+                let truth = search(&plain.snapshot(), &queries, 10, Knobs::default());
+                for knobs in [Knobs::default(), Knobs { effort: Some(1), rerank_k: None }, ALL] {
+                    for k in [1, 10, n + 9] {
+                        let found = search(&snapshot, &queries, k, knobs);
+                        for list in &found {
+                            check_order(list);
+                            assert_eq!(list.len(), k.min(n), "{data:?} {spec:?} {knobs:?}");
+                            assert!(list.iter().all(|candidate| candidate.distance.is_finite()));
+                        }
+                        // All vectors are alike, so any will do, if its distance is right.
+                        if data == Data::Equal && k == 10 {
+                            for (list, truth) in found.iter().zip(&truth) {
+                                for (a, b) in list.iter().zip(truth) {
+                                    let off = (a.distance - b.distance).abs();
+                                    let size = if metric.is_angular() { 1.0 } else { 2000.0 };
+                                    assert!(off <= 2e-3 * size, "{spec:?}: {a:?} {b:?}");
+                                }
+                            }
+                        }
+                    }
+                }
+                if encoding.is_raw() || rerank == Some(Encoding::Float32) {
+                    let found =
+                        search(&snapshot, &queries, 10, Knobs { effort: Some(9), rerank_k: Some(100) });
+                    let mean = |found: &[Vec<Candidate>]| {
+                        let all = found.iter().flatten().map(|candidate| f64::from(candidate.distance));
+                        all.sum::<f64>() / found.len() as f64
+                    };
+                    // By distance: ties count.
+                    let (got, best) = (mean(&found), mean(&truth));
+                    let allowed = match metric {
+                        Metric::Angular => 0.05 * best.abs() + 1e-3,
+                        _ => {
+                            0.05 * best.abs()
+                                + 1e-6 * values.iter().fold(0.0, |m: f64, &x| m.max(f64::from(x).abs()))
+                        }
+                    };
+                    if encoding != Encoding::BFloat16 {
+                        assert!(got <= best + allowed, "{data:?} {spec:?}: {got} for {best}");
+                    }
+                }
+                check_file(&snapshot);
+            }
+        }
+    }
+}
+
+/// Vectors whose squares float32 cannot hold are found as often as they are there.
+#[test]
+fn vectors_beyond_squares_are_not_lost() {
+    for scale in [1e18f32, 1e20, 1e25, 1e37, 1e-20, 1e-30, 1e-40] {
+        let values: Vec<f32> = vectors(Data::Groups, 600, 4, Encoding::Float32, 95)
+            .iter()
+            .map(|x| x.clamp(-9.0, 9.0) * scale)
+            .collect();
+        for metric in METRICS {
+            for (encoding, rerank) in coded(4).into_iter().chain([(Encoding::Float32, None)]) {
+                if rerank == Some(Encoding::Float16) && scale > 1.0 {
+                    continue;
+                }
+                let snapshot = filled(Spec { rerank, ..spec(4, metric, encoding, 8) }, &values).snapshot();
+                for knobs in [Knobs::default(), Knobs { effort: Some(1), rerank_k: None }, ALL] {
+                    for k in [1, 20, 700] {
+                        for list in search(&snapshot, &values[..40], k, knobs) {
+                            assert_eq!(
+                                list.len(),
+                                k.min(600),
+                                "{scale} {encoding:?} {rerank:?} {metric:?} {knobs:?}"
+                            );
+                            check_order(&list);
+                        }
+                    }
+                }
+                let ids = IdList::Int((0..20).collect());
+                let found = snapshot.neighbors_of(&ids, 9, None, Knobs::default(), &Work::inline());
+                // What was read back may be zero, which is nobody's neighbour where only directions count.
+                assert!(found.is_ok() || metric.is_angular());
+            }
+        }
+    }
+}
+
+#[test]
+fn zeros_are_at_cosine_distance_one() {
+    let mut values = vectors(Data::Groups, 1200, 8, Encoding::Float32, 97);
+    values[..80].fill(0.0);
+    for metric in [Metric::Cosine, Metric::Angular] {
+        for encoding in [Encoding::Float32, Encoding::Int8, Encoding::UInt8] {
+            let mut held = vectors(Data::Groups, 1200, 8, encoding, 97);
+            held[..80].fill(0.0);
+            let snapshot = filled(spec(8, metric, encoding, 8), &held).snapshot();
+            let query = [1.0; 8];
+            let zeros = IdList::Int((0..10).collect());
+            let found = snapshot.search(
+                Queries::Numbers(&query),
+                20,
+                Some(Allowed::Ids(&zeros)),
+                ALL,
+                &Work::inline(),
+            );
+            let expected = if metric == Metric::Cosine { 1.0 } else { std::f32::consts::FRAC_PI_2 };
+            assert!(found.unwrap().found[0].iter().map(|c| c.distance).eq([expected; 10]));
+            let all = search(&snapshot, &query, 1200, Knobs { effort: Some(7), rerank_k: None });
+            assert_eq!(all[0].len(), 1200);
+            assert_eq!(all[0].iter().filter(|c| c.row < 10 && c.distance == expected).count(), 10);
+        }
+        for (encoding, rerank) in coded(8) {
+            let snapshot = filled(Spec { rerank, ..spec(8, metric, encoding, 8) }, &values).snapshot();
+            assert_eq!(search(&snapshot, &[1.0; 8], 1300, Knobs::default())[0].len(), 1200);
+        }
+    }
+}
+
+// --- changes ---
+
+/// What an index should hold.
+type Model = BTreeMap<i64, Vec<f32>>;
+
+struct Played {
+    index: Arc<Index>,
+    model: Model,
+    next: i64,
+    text: bool,
+    random: Random,
+    data: Data,
+}
+
+impl Played {
+    fn names(&self, ids: &[i64]) -> IdList {
+        match self.text {
+            false => IdList::Int(ids.to_vec()),
+            true => IdList::Text(ids.iter().map(|id| format!("{id:09}")).collect()),
+        }
+    }
+
+    fn vectors(&mut self, n: usize) -> Vec<f32> {
+        let spec = *self.index.spec();
+        vectors(self.data, n, spec.dim, spec.encoding, self.random.bits())
+    }
+
+    fn learn(&mut self, ids: &[i64], values: &[f32]) {
+        let dim = self.index.spec().dim;
+        for (&id, x) in ids.iter().zip(values.chunks_exact(dim)) {
+            self.model.insert(id, x.to_vec());
+            self.next = self.next.max(id + 1);
+        }
+    }
+
+    fn step(&mut self, largest: usize) {
+        let n = 1 + self.random.below(largest);
+        match self.random.below(9) {
+            0..=2 => {
+                let ids: Vec<i64> = (self.next..self.next + n as i64).collect();
+                let values = self.vectors(n);
+                let given = (self.text || self.random.below(2) == 0).then(|| self.names(&ids));
+                assert_eq!(change(&self.index, &values, given, false).unwrap(), self.names(&ids));
+                self.learn(&ids, &values);
+            }
+            3 | 4 if self.next > 0 => {
+                let first = self.random.below(self.next as usize) as i64;
+                let ids: Vec<i64> = (first..first + n as i64).collect();
+                let values = self.vectors(n);
+                change(&self.index, &values, Some(self.names(&ids)), true).unwrap();
+                self.learn(&ids, &values);
+            }
+            5 | 6 if self.next > 0 => {
+                let first = self.random.below(self.next as usize) as i64;
+                let ids: Vec<i64> = (first..first + 2 * n as i64).collect();
+                let gone = ids.iter().filter(|id| self.model.remove(id).is_some()).count();
+                assert_eq!(self.index.remove(&self.names(&ids), &Work::inline()).unwrap(), gone);
+            }
+            7 => self.index = reopened(&self.index.snapshot()),
+            _ => {
+                // What is refused or given up changes nothing, and leaves nothing in the lists.
+                let before = bytes_of(&self.index.snapshot());
+                let values = self.vectors(n);
+                let mut bad = values.clone();
+                bad[(n - 1) * self.index.spec().dim] = f32::NAN;
+                assert!(change(&self.index, &bad, None, false).is_err());
+                let mut stage = self.index.stage(Zeros::Accept, &Silent).unwrap();
+                let ids: Vec<i64> = (self.next..self.next + n as i64).collect();
+                stage.append(Values::Float32(&values), Some(self.names(&ids)), &Work::inline()).unwrap();
+                drop(stage);
+                if let Some(&id) = self.model.keys().next() {
+                    let two =
+                        [values[..self.index.spec().dim].to_vec(), values[..self.index.spec().dim].to_vec()];
+                    assert!(
+                        change(&self.index, &two.concat(), Some(self.names(&[self.next, id])), false)
+                            .is_err()
+                    );
+                }
+                assert!(bytes_of(&self.index.snapshot()) == before);
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let snapshot = self.index.snapshot();
+        let spec = *snapshot.spec();
+        assert_eq!(snapshot.len(), self.model.len());
+        let ids = snapshot.ids();
+        let id_of = |id: Id<'_>| match id {
+            Id::Int(id) => id,
+            Id::Text(id) => id.parse().unwrap(),
+        };
+        let there: BTreeSet<i64> = ids.iter().map(id_of).collect();
+        assert!(there.iter().eq(self.model.keys()), "ids");
+        let query = vectors(self.data, 1, spec.dim, Encoding::Float32, self.random.bits());
+        let query = if query.iter().all(|&x| x == 0.0) { vec![1.0; spec.dim] } else { query };
+        let k = 1 + self.random.below(30);
+        let mask: Vec<bool> = ids.iter().map(|id| id_of(id) % 3 == 0).collect();
+        let n_masked = mask.iter().filter(|keep| **keep).count();
+        let is_raw = spec.rerank.unwrap_or(spec.encoding).is_raw();
+        for knobs in [Knobs::default(), Knobs { effort: Some(1), rerank_k: None }, ALL] {
+            for allowed in [None, Some(Allowed::Mask(&mask))] {
+                let found = snapshot
+                    .search(Queries::Numbers(&query), k, allowed, knobs, &Work::inline())
+                    .unwrap()
+                    .found;
+                let list = &found[0];
+                let matches = if allowed.is_some() { n_masked } else { self.model.len() };
+                assert_eq!(list.len(), k.min(matches));
+                let found_ids: Vec<i64> =
+                    snapshot.ids_of(list.iter().map(|c| c.row)).iter().map(id_of).collect();
+                let unique: BTreeSet<i64> = found_ids.iter().copied().collect();
+                assert_eq!(unique.len(), list.len());
+                for (pair, ids) in list.windows(2).zip(found_ids.windows(2)) {
+                    let tied = pair[0].distance == pair[1].distance;
+                    assert!(pair[0].distance < pair[1].distance || tied && ids[0] < ids[1]);
+                }
+                if allowed.is_some() {
+                    assert!(found_ids.iter().all(|id| id % 3 == 0));
+                }
+                if !is_raw {
+                    continue;
+                }
+                for (id, candidate) in found_ids.iter().zip(list) {
+                    let x = &self.model[id];
+                    let expected = distance(spec.metric, &query, x);
+                    let off = (f64::from(candidate.distance) - expected).abs();
+                    let rounding = if spec.rerank == Some(Encoding::Float16) {
+                        1e-2 * (1.0 + expected.abs())
+                    } else {
+                        0.0
+                    };
+                    assert!(off <= slack(spec.metric, &query, x, expected) + rounding);
+                }
+                if knobs.effort == ALL.effort && allowed.is_none() && spec.rerank.is_none() {
+                    let mut all: Vec<f64> =
+                        self.model.values().map(|x| distance(spec.metric, &query, x)).collect();
+                    all.sort_by(f64::total_cmp);
+                    if let Some(last) = list.last() {
+                        let kth = all[list.len() - 1];
+                        assert!(f64::from(last.distance) <= kth + 1e-6 * (1.0 + kth.abs()));
+                    }
+                }
+            }
+        }
+        check_file(&snapshot);
+    }
+}
+
+fn play(seed: u64, spec: Spec, text: bool, data: Data, n_steps: usize, largest: usize) {
+    let mut played =
+        Played { index: index(spec), model: Model::new(), next: 0, text, random: Random::new(seed, 2), data };
+    let mut held: Vec<(Arc<Snapshot>, Vec<u8>)> = Vec::new();
+    for step in 0..n_steps {
+        played.step(largest);
+        if step % 3 == 0 {
+            played.check();
+        }
+        if step % 10 == 9 {
+            let snapshot = played.index.snapshot();
+            held.push((snapshot.clone(), bytes_of(&snapshot)));
+        }
+    }
+    played.check();
+    // Versions that were kept are as they were.
+    for (snapshot, bytes) in held {
+        assert!(bytes_of(&snapshot) == bytes);
+    }
+}
+
+#[test]
+fn it_behaves_as_the_model() {
+    for (seed, &metric) in METRICS.iter().enumerate() {
+        let seed = seed as u64;
+        let spill = [0, 40, 100][seed as usize % 3];
+        let structure = Structure::Lists { n_lists: 5, spill };
+        let of = |encoding| Spec { structure, ..spec(6, metric, encoding, 5) };
+        for (i, encoding) in RAW.into_iter().enumerate() {
+            play(seed + 10 * i as u64, of(encoding), i % 2 == 0, Data::Groups, 40, 700);
+        }
+    }
+}
+
+#[test]
+fn codes_behave_as_the_model() {
+    for (i, (encoding, rerank)) in coded(7).into_iter().enumerate() {
+        let structure =
+            if i % 3 == 0 { Structure::Exact } else { Structure::Lists { n_lists: 4, spill: 50 } };
+        let spec = Spec { rerank, structure, ..spec(7, METRICS[i % 5], encoding, 4) };
+        play(100 + i as u64, spec, i % 2 == 0, Data::Groups, 40, 700);
+        play(200 + i as u64, spec, i % 2 == 1, Data::Copies, 25, 700);
+    }
+}
+
+/// More than a chunk: rows that move together when a chunk is mostly dead are found under their new numbers.
+#[test]
+fn rows_may_move_to_other_chunks() {
+    let (dim, n) = (4, 80_000);
+    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 111);
+    for (encoding, rerank) in [(Encoding::Float32, None), (scalar4(), None), (scalar4(), Some(scalar8()))] {
+        let spec = Spec { rerank, ..spec(dim, Metric::Euclidean, encoding, 16) };
+        let index = filled(spec, &values);
+        let get = |id: i64| {
+            let snapshot = index.snapshot();
+            values_of(&snapshot, &snapshot.rows_of(&IdList::Int(vec![id])).unwrap())
+        };
+        let before = [get(50_000), get(65_535), get(65_536), get(79_999)];
+        // Cluster by cluster would empty lists; this empties chunks.
+        assert_eq!(remove(&index, 0..40_000), 40_000);
+        let snapshot = index.snapshot();
+        assert!(snapshot.stats().n_removed < 40_000, "the first chunk moved");
+        assert_eq!([get(50_000), get(65_535), get(65_536), get(79_999)], before);
+        check_file(&snapshot);
+        for id in [50_000i64, 65_535, 65_536, 79_999] {
+            let query = &values[id as usize * dim..][..dim];
+            let found = search(&snapshot, query, 300, Knobs::default());
+            let IdList::Int(ids) = snapshot.ids_of(found[0].iter().map(|c| c.row)) else { panic!("numbers") };
+            assert!(ids.iter().all(|&id| id >= 40_000));
+            assert!(ids.contains(&id), "{encoding:?} {id}");
+        }
+        // The numbers of the freed rows are given to others, who are nobody else.
+        let more = vectors(Data::Groups, 50_000, dim, Encoding::Float32, 112);
+        add(&index, &more);
+        let snapshot = index.snapshot();
+        check_file(&snapshot);
+        let stats = snapshot.stats();
+        assert_eq!(stats.n_vectors, 90_000);
+        for at in [0, 777, 49_999] {
+            let query = &more[at * dim..][..dim];
+            let found = search(&snapshot, query, 100, Knobs { effort: Some(8), rerank_k: Some(400) });
+            let IdList::Int(ids) = snapshot.ids_of(found[0].iter().map(|c| c.row)) else { panic!("numbers") };
+            assert!(ids.contains(&(n as i64 + at as i64)), "{encoding:?} {at}");
+            if encoding == Encoding::Float32 {
+                assert_eq!(found[0][0].distance, 0.0);
+            }
+        }
+        // Nearly all go, and come back.
+        remove(&index, 40_500..130_000);
+        let snapshot = index.snapshot();
+        assert_eq!(snapshot.len(), 500);
+        assert!(snapshot.stats().lists.unwrap().n_entries <= 1000 + 256);
+        check_file(&snapshot);
+        assert_eq!(search(&snapshot, &values[..dim], 600, Knobs::default())[0].len(), 500);
+    }
+}
+
+/// Dead rows are not in the file, and nobody misses them.
+#[test]
+fn saving_changes_no_answer() {
+    let dim = 10;
+    for (i, metric) in METRICS.into_iter().enumerate() {
+        let mut kinds: Vec<_> = RAW.iter().map(|&encoding| (encoding, None)).collect();
+        kinds.extend(coded(dim));
+        for (j, (encoding, rerank)) in kinds.into_iter().enumerate() {
+            let data = [Data::Groups, Data::Copies, Data::Ties][(i + j) % 3];
+            let values = vectors(data, 3000, dim, encoding, 121);
+            let queries: Vec<f32> = vectors(data, 40, dim, Encoding::Float32, 122)
+                .chunks_exact(dim)
+                .flat_map(|q| if q.iter().all(|&x| x == 0.0) { vec![1.0; dim] } else { q.to_vec() })
+                .collect();
+            let index = filled(Spec { rerank, ..spec(dim, metric, encoding, 16) }, &values);
+            remove(&index, (0..3000).filter(|id| id % 7 == 2));
+            let again: Vec<i64> = (0..3000).filter(|id| id % 14 == 1).collect();
+            let other = vectors(data, again.len(), dim, encoding, 123);
+            change(&index, &other, Some(IdList::Int(again)), true).unwrap();
+            let snapshot = index.snapshot();
+            assert!(snapshot.stats().n_removed > 0);
+            let mask: Vec<bool> = (0..snapshot.len()).map(|i| i % 5 == 0).collect();
+            for opened in [reopened(&snapshot), mapped(&snapshot)] {
+                let opened = opened.snapshot();
+                assert_eq!((opened.len(), opened.ids()), (snapshot.len(), snapshot.ids()));
+                let IdList::Int(ids) = opened.ids() else { panic!("numbers") };
+                let some = IdList::Int(ids.iter().copied().step_by(90).collect());
+                for knobs in [Knobs::default(), Knobs { effort: Some(3), rerank_k: None }, ALL] {
+                    for allowed in [None, Some(Allowed::Mask(&mask))] {
+                        let run = |snapshot: &Snapshot| {
+                            let queries = Queries::Numbers(&queries);
+                            let found =
+                                snapshot.search(queries, 10, allowed, knobs, &Work::inline()).unwrap();
+                            answers(snapshot, &found.found)
+                        };
+                        assert_eq!(
+                            run(&opened),
+                            run(&snapshot),
+                            "{encoding:?} {rerank:?} {metric:?} {knobs:?}"
+                        );
+                    }
+                    let near = |snapshot: &Snapshot| {
+                        snapshot
+                            .neighbors_of(&some, 5, None, knobs, &Work::inline())
+                            .map(|found| answers(snapshot, &found.found))
+                            .map_err(|error| error.to_string())
+                    };
+                    assert_eq!(near(&opened), near(&snapshot));
+                }
+                let rows = |snapshot: &Snapshot| values_of(snapshot, &snapshot.rows_of(&some).unwrap());
+                assert_eq!(rows(&opened), rows(&snapshot));
+                let stats = opened.stats();
+                assert_eq!((stats.n_vectors, stats.n_removed), (snapshot.len(), 0));
+                let drift = |snapshot: &Snapshot| snapshot.stats().lists.unwrap().drift;
+                assert_eq!(drift(&opened), drift(&snapshot));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mapped_index_is_not_changed() {
+    let values = vectors(Data::Groups, 1500, 6, Encoding::Float32, 131);
+    let index = mapped(&filled(spec(6, Metric::Euclidean, scalar4(), 8), &values).snapshot());
+    for error in [
+        change(&index, &values[..6], None, false).unwrap_err(),
+        index.remove(&IdList::Int(vec![1]), &Work::inline()).unwrap_err(),
+        index.set_calibration("x", &Silent).unwrap_err(),
+        index.train(9, Values::Float32(&values), &Work::inline()).unwrap_err(),
+    ] {
+        assert!(matches!(&error, Error::ReadOnly(text) if text.contains("memory_map=False")), "{error}");
+    }
+}
+
+#[test]
+fn a_calibration_is_kept_as_text() {
+    let values = vectors(Data::Groups, 1500, 6, Encoding::Float32, 141);
+    let index = filled(spec(6, Metric::Euclidean, Encoding::Float32, 8), &values);
+    assert_eq!(index.snapshot().calibration(), None);
+    let before = index.snapshot();
+    index.set_calibration("{\"recall\": 0.95, \"é\": 1}", &Silent).unwrap();
+    assert_eq!(before.calibration(), None);
+    add(&index, &values[..60]);
+    remove(&index, [3]);
+    let text = Some("{\"recall\": 0.95, \"é\": 1}");
+    assert_eq!(index.snapshot().calibration(), text);
+    for opened in [reopened(&index.snapshot()), mapped(&index.snapshot())] {
+        assert_eq!(opened.snapshot().calibration(), text);
+    }
+    check_file(&index.snapshot());
+    index.set_calibration("", &Silent).unwrap();
+    assert_eq!(index.snapshot().calibration(), None);
+    assert_eq!(reopened(&index.snapshot()).snapshot().calibration(), None);
+}
+
+/// Bytes that are held now, and were at most.
+#[derive(Debug, Default)]
+struct Counting {
+    now: AtomicUsize,
+}
+
+#[allow(unsafe_code)]
+impl Allocator for Counting {
+    fn allocate(&self, n_bytes: usize) -> Option<NonNull<u8>> {
+        let memory = SystemAllocator.allocate(n_bytes);
+        self.now.fetch_add(if memory.is_some() { n_bytes } else { 0 }, Ordering::Relaxed);
+        memory
+    }
+
+    unsafe fn release(&self, memory: NonNull<u8>, n_bytes: usize) {
+        self.now.fetch_sub(n_bytes, Ordering::Relaxed);
+        // SAFETY: as the caller's; it came from this allocator, which had it from the system's.
+        unsafe { SystemAllocator.release(memory, n_bytes) }
+    }
+}
+
+#[test]
+fn memory_does_not_grow_under_churn() {
+    let (dim, n) = (8, 6000);
+    for (encoding, rerank) in [(Encoding::Float32, None), (scalar4(), None), (scalar4(), Some(scalar8()))] {
+        for by_group in [false, true] {
+            let counting = Arc::new(Counting::default());
+            let structure = Structure::Lists { n_lists: 12, spill: 40 };
+            let spec = Spec { rerank, structure, ..spec(dim, Metric::Euclidean, encoding, 12) };
+            let index = Arc::new(Index::with_allocator(spec, counting.clone()).unwrap());
+            let values = vectors(Data::Groups, n, dim, Encoding::Float32, 151);
+            index.train(n, Values::Float32(&values), &Work::inline()).unwrap();
+            add(&index, &values);
+            // In the order of one component, groups go and come one after the other.
+            let mut order: Vec<usize> = (0..n).collect();
+            if by_group {
+                order.sort_by(|&a, &b| values[a * dim].total_cmp(&values[b * dim]));
+            }
+            let mut held = Vec::new();
+            let rounds = 60;
+            for round in 0..rounds {
+                let part: Vec<usize> = (0..n / 5).map(|i| order[(round * n / 5 + i) % n]).collect();
+                let ids: Vec<i64> = part.iter().map(|&i| i as i64).collect();
+                remove(&index, ids.iter().copied());
+                let again: Vec<f32> = part.iter().flat_map(|&i| values[i * dim..][..dim].to_vec()).collect();
+                // In small steps and in one.
+                if round % 2 == 0 {
+                    change(&index, &again, Some(IdList::Int(ids)), false).unwrap();
+                } else {
+                    for (values, ids) in again.chunks(100 * dim).zip(ids.chunks(100)) {
+                        change(&index, values, Some(IdList::Int(ids.to_vec())), false).unwrap();
+                    }
+                }
+                let snapshot = index.snapshot();
+                assert_eq!(snapshot.len(), n);
+                held.push((counting.now.load(Ordering::Relaxed), snapshot.stats().lists.unwrap()));
+            }
+            let largest = |part: &[(usize, _)]| part.iter().map(|held| held.0).max().unwrap();
+            let (early, late) = (largest(&held[..20]), largest(&held[40..]));
+            assert!(late <= early + early / 10, "{encoding:?}: {early} bytes, later {late}");
+            let stats = &held[rounds - 1].1;
+            assert!(stats.n_entries <= 2 * n + n / 2, "{stats:?}");
+            // What is held is little more than what is said to be held.
+            let said = index.snapshot().stats();
+            let said = said.vectors_bytes + said.ids_bytes + said.lists.unwrap().lists_bytes;
+            let now = counting.now.load(Ordering::Relaxed);
+            assert!(now <= 3 * said, "{encoding:?}: {now} bytes held, {said} said");
+            check_file(&index.snapshot());
+        }
+    }
+}
+
+/// Removed and added again, at random or group by group, rows are found as well as in an index made anew.
+#[test]
+fn recall_stays_under_churn() {
+    let (dim, n) = (16, 8000);
+    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 161);
+    let queries = vectors(Data::Groups, 100, dim, Encoding::Float32, 162);
+    let spec = Spec { rerank: Some(scalar8()), ..spec(dim, Metric::Euclidean, scalar4(), 48) };
+    let plain = filled(exact(Spec { encoding: Encoding::Float32, rerank: None, ..spec }), &values).snapshot();
+    let truth = search(&plain, &queries, 10, Knobs::default());
+    let knobs = Knobs { effort: Some(8), rerank_k: None };
+    let share = |index: &Arc<Index>| {
+        let snapshot = index.snapshot();
+        let found = search(&snapshot, &queries, 10, knobs);
+        let by_id = |list: &Vec<Candidate>| {
+            let IdList::Int(ids) = snapshot.ids_of(list.iter().map(|c| c.row)) else { panic!("numbers") };
+            ids.iter().zip(list).map(|(&id, c)| Candidate { row: id as u32, ..*c }).collect()
+        };
+        recall(&found.iter().map(by_id).collect::<Vec<_>>(), &truth)
+    };
+    let fresh = share(&filled(spec, &values));
+    for by_group in [false, true] {
+        let index = filled(spec, &values);
+        let mut order: Vec<usize> = (0..n).collect();
+        if by_group {
+            order.sort_by(|&a, &b| values[a * dim].total_cmp(&values[b * dim]));
+        }
+        for part in order.chunks(n / 5).cycle().take(10) {
+            let ids: Vec<i64> = part.iter().map(|&i| i as i64).collect();
+            remove(&index, ids.iter().copied());
+            let again: Vec<f32> = part.iter().flat_map(|&i| values[i * dim..][..dim].to_vec()).collect();
+            change(&index, &again, Some(IdList::Int(ids)), false).unwrap();
+        }
+        let now = share(&index);
+        assert!(now >= fresh - 0.005, "{now} after, {fresh} before");
+        assert!(index.snapshot().stats().lists.unwrap().drift < 1.1);
+    }
+}
+
+#[test]
+fn drift_is_told() {
+    let values = vectors(Data::Groups, 2000, 8, Encoding::Float32, 171);
+    let index = filled(spec(8, Metric::Euclidean, Encoding::Float32, 12), &values);
+    let drift = |index: &Arc<Index>| index.snapshot().stats().lists.unwrap().drift;
+    assert!((drift(&index) - 1.0).abs() < 0.2, "{}", drift(&index));
+    let far: Vec<f32> =
+        vectors(Data::Normal, 2000, 8, Encoding::Float32, 172).iter().map(|x| 9.0 * x).collect();
+    add(&index, &far);
+    assert!(drift(&index) > 3.0);
+    assert_eq!(drift(&reopened(&index.snapshot())), drift(&index));
+}
+
+// --- threads, seeds, kernels ---
+
+#[test]
+fn the_same_calls_give_the_same_bytes() {
+    let (dim, n) = (24, 5000);
+    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 181);
+    let mut kinds: Vec<_> = [Encoding::Float32, Encoding::Float16].map(|encoding| (encoding, None)).to_vec();
+    kinds.extend(coded(dim));
+    for (encoding, rerank) in kinds {
+        for by_itself in [false, true] {
+            let made = |n_threads, seed| {
+                let work = Work::new(Some(n_threads), &Silent);
+                let index = index(Spec { rerank, seed, ..spec(dim, Metric::Cosine, encoding, 32) });
+                if !by_itself {
+                    index.train(n, Values::Float32(&values), &work).unwrap();
+                }
+                for part in values.chunks(1700 * dim) {
+                    let mut stage = index.stage(Zeros::Accept, &Silent).unwrap();
+                    stage.append(Values::Float32(part), None, &work).unwrap();
+                    stage.commit(false, &work).unwrap();
+                }
+                index.remove(&IdList::Int((0..900).collect()), &work).unwrap();
+                bytes_of(&index.snapshot())
+            };
+            let one = made(1, 5);
+            assert!(one == made(2, 5) && one == made(3, 5), "{encoding:?} {rerank:?}");
+            assert!(one != made(1, 6));
+        }
+    }
+}
+
+/// Run by the test after it, in a process for each level: says what a few searches find.
+#[test]
+fn tell() {
+    let Ok(path) = std::env::var("NEAREST_TEST_LISTS") else { return };
+    let (dim, n) = (33, 3000);
+    for (i, (encoding, rerank)) in
+        RAW.map(|encoding| (encoding, None)).into_iter().chain(coded(dim)).enumerate()
+    {
+        let metric = METRICS[i % 5];
+        let values = vectors(Data::Groups, n, dim, encoding, 191);
+        let queries = vectors(Data::Groups, 30, dim, Encoding::Float32, 192);
+        let spec = Spec { rerank, ..spec(dim, metric, encoding, 20) };
+        // Its own lists, and those of whoever came first.
+        let own = filled(spec, &values);
+        let file = format!("{path}-{i}");
+        if !std::fs::exists(&file).unwrap() {
+            own.snapshot().save(&RealFiles, file.as_ref()).unwrap();
+        }
+        let shared = Arc::new(Index::open(&RealFiles, file.as_ref(), true).unwrap());
+        for (name, index) in [("own", own), ("shared", shared)] {
+            let snapshot = index.snapshot();
+            for (effort, knobs) in [("all", ALL), ("some", Knobs { effort: Some(6), rerank_k: Some(60) })] {
+                for (q, list) in search(&snapshot, &queries, 10, knobs).iter().enumerate() {
+                    let found: Vec<String> =
+                        list.iter().map(|c| format!("{}:{:08x}", c.row, c.distance.to_bits())).collect();
+                    println!("found {i} {name} {effort} {q} {}", found.join(" "));
+                }
+            }
+            let rows: Vec<u32> = (0..50).collect();
+            let sum = values_of(&snapshot, &rows)
+                .iter()
+                .fold(0u64, |sum, x| sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(x.to_bits())));
+            println!("values {i} {name} {sum:016x}");
+        }
+    }
+}
+
+#[test]
+fn kernels_of_all_levels_agree() {
+    let path = std::env::temp_dir().join(format!("nearest-lists-kernels-{}", std::process::id()));
+    let told = |level: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "tell", "--nocapture"]);
+        let command = command.env("NEAREST_KERNELS", level).env("NEAREST_TEST_LISTS", &path);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let text = String::from_utf8(done.stdout).unwrap();
+        let mut lines: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in text.lines() {
+            // The test harness may have begun a line of its own.
+            let Some(at) = line.find("found ").or_else(|| line.find("values ")) else { continue };
+            let words: Vec<&str> = line[at..].split(' ').collect();
+            let head = if words[0] == "found" { 5 } else { 3 };
+            if words.len() > head || words[0] == "values" {
+                lines.insert(
+                    words[..head].join(" "),
+                    words[head..].iter().map(|word| word.to_string()).collect(),
+                );
+            }
+        }
+        lines
+    };
+    let levels: Vec<_> = Kernels::available().iter().map(|kernels| told(kernels.name())).collect();
+    let first = &levels[0];
+    assert!(first.len() > 500);
+    for other in &levels[1..] {
+        assert!(first.keys().eq(other.keys()));
+        let (mut common, mut n) = (0, 0);
+        for (key, a) in first {
+            let b = &other[key];
+            let words: Vec<&str> = key.split(' ').collect();
+            let kind: usize = words[1].parse().unwrap();
+            let exact = kind < RAW.len() && words.get(3) == Some(&"all");
+            // What is read back from the same file is the same.
+            if exact || words[0] == "values" && words[2] == "shared" {
+                assert_eq!(a, b, "{key}");
+            } else if words[0] == "found" && words[2] == "shared" {
+                // Kernels select, and may round differently; distances are canonical.
+                let rows: HashSet<&str> = a.iter().map(|word| word.split(':').next().unwrap()).collect();
+                common += b.iter().filter(|word| a.contains(word)).count();
+                n += b.len();
+                for word in b {
+                    if rows.contains(word.split(':').next().unwrap()) && kind < RAW.len() {
+                        assert!(a.contains(word), "{key}: {word} has another distance");
+                    }
+                }
+            }
+        }
+        assert!(common as f64 >= 0.995 * f64::from(n as u32), "{common} of {n}");
+    }
+    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap() {
+        let found = entry.unwrap().path();
+        if found.to_string_lossy().starts_with(&*path.to_string_lossy()) {
+            std::fs::remove_file(found).unwrap();
+        }
+    }
+}
+
+// --- work ---
+
+/// Says no after so many polls.
+struct Impatient {
+    left: AtomicUsize,
+    asked: AtomicBool,
+}
+
+impl Caller for Impatient {
+    fn poll(&self, _: u64, _: u64, _: &str) -> bool {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            self.asked.store(true, Ordering::Relaxed);
+            return false;
+        }
+        self.left.store(left - 1, Ordering::Relaxed);
+        true
+    }
+}
+
+#[test]
+fn a_change_that_is_stopped_leaves_nothing() {
+    let (dim, n) = (16, 6000);
+    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 201);
+    for (encoding, rerank) in [(Encoding::Float32, None), (scalar4(), None), (scalar4(), Some(scalar8()))] {
+        let spec = Spec { rerank, ..spec(dim, Metric::Euclidean, encoding, 32) };
+        for n_threads in [1, 2] {
+            let mut n_stopped = 0;
+            for patience in [0, 1, 2, 3, 5, 9, 30, 100, 400] {
+                // The vectors that waited go into lists with these.
+                let index = index(spec);
+                add(&index, &values[..900 * dim]);
+                let before = bytes_of(&index.snapshot());
+                let caller = Impatient { left: AtomicUsize::new(patience), asked: AtomicBool::new(false) };
+                let work = Work::new(Some(n_threads), &caller);
+                let done = || {
+                    let mut stage = index.stage(Zeros::Accept, &Silent)?;
+                    stage.append(Values::Float32(&values[900 * dim..]), None, &work)?;
+                    stage.commit(false, &work)
+                };
+                let result = done();
+                assert_eq!(result.is_err(), caller.asked.load(Ordering::Relaxed));
+                if let Err(error) = result {
+                    assert!(matches!(error, Error::Cancelled), "{error}");
+                    assert!(bytes_of(&index.snapshot()) == before);
+                    n_stopped += 1;
+                }
+                // It goes on as if nothing had been.
+                let rest = index.snapshot().len();
+                add(&index, &values[rest * dim..]);
+                let whole = self::index(spec);
+                add(&whole, &values[..900 * dim]);
+                add(&whole, &values[900 * dim..]);
+                assert!(bytes_of(&index.snapshot()) == bytes_of(&whole.snapshot()));
+            }
+            assert!(n_stopped > 0);
+            // A search that is stopped says so.
+            let index = filled(spec, &values);
+            let caller = Impatient { left: AtomicUsize::new(0), asked: AtomicBool::new(false) };
+            let queries = Queries::Numbers(&values);
+            let found = index.snapshot().search(queries, 5, None, ALL, &Work::new(Some(n_threads), &caller));
+            assert!(matches!(found, Err(Error::Cancelled)) || !caller.asked.load(Ordering::Relaxed));
+        }
+    }
+}
+
+#[test]
+fn specs_that_make_no_sense_are_refused() {
+    let base = spec(8, Metric::Euclidean, Encoding::Float32, 4);
+    let many = |n_lists| Structure::Lists { n_lists, spill: 0 };
+    for (bad, word) in [
+        (Spec { metric: Metric::Manhattan, ..base }, "manhattan"),
+        (Spec { metric: Metric::Hamming, encoding: Encoding::Binary, ..base }, "hamming"),
+        (Spec { metric: Metric::Manhattan, encoding: scalar8(), ..exact(base) }, "scalar8"),
+        (Spec { rerank: Some(scalar8()), ..base }, "rerank"),
+        (Spec { rerank: Some(Encoding::UInt8), encoding: scalar4(), ..base }, "uint8"),
+        (Spec { rerank: Some(Encoding::Binary), encoding: scalar4(), ..base }, "binary"),
+        (Spec { shadow: true, ..base }, "shadow"),
+        (Spec { shadow: true, encoding: scalar8(), ..exact(base) }, "shadow"),
+        (Spec { structure: many((1 << 20) + 1), ..base }, "n_lists"),
+        (Spec { structure: Structure::Lists { n_lists: 4, spill: 101 }, ..base }, "spill"),
+        (Spec { encoding: product(9, 8), ..base }, "product(9, 8)"),
+        (Spec { encoding: scalar4(), rerank: Some(product(9, 8)), ..base }, "product(9, 8)"),
+    ] {
+        let error = Index::new(bad).unwrap_err();
+        assert!(matches!(error, Error::Argument(_) | Error::NotImplemented(_)));
+        assert!(error.to_string().contains(word), "{bad:?}: {error}");
+    }
+    Index::new(Spec { structure: many(1 << 20), ..base }).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Any few vectors, lists, filter and k.
+    #[test]
+    fn any_small_set_is_searched_right(
+        seed in any::<u64>(),
+        (n, dim, n_lists, spill) in (0usize..90, 1usize..20, 1u32..20, 0u8..=100),
+        (metric, encoding, data) in (0usize..5, 0usize..5, 0usize..10),
+        (k, effort, kept) in (1usize..100, 1usize..25, 1u64..10),
+        gone in prop::collection::vec(0i64..90, 0..60),
+    ) {
+        let (metric, encoding, data) = (METRICS[metric], RAW[encoding], DATA[data]);
+        let values = vectors(data, n, dim, encoding, seed);
+        let spec = Spec { structure: Structure::Lists { n_lists, spill }, ..spec(dim, metric, encoding, 1) };
+        let (listed, plain) = (filled(spec, &values), filled(exact(spec), &values));
+        for index in [&listed, &plain] {
+            remove(index, gone.iter().copied());
+        }
+        let queries: Vec<f32> = vectors(data, 3, dim, Encoding::Float32, seed ^ 1)
+            .chunks_exact(dim)
+            .filter(|q| q.iter().any(|&x| x != 0.0))
+            .flatten()
+            .copied()
+            .collect();
+        let (listed, plain) = (listed.snapshot(), plain.snapshot());
+        let mask: Vec<bool> = (0..listed.len() as u64).map(|i| (i * 7 + seed % 13) % 10 < kept).collect();
+        let allowed = Some(Allowed::Mask(&mask));
+        let run = |snapshot: &Snapshot, knobs| {
+            snapshot.search(Queries::Numbers(&queries), k, allowed, knobs, &Work::inline()).unwrap().found
+        };
+        let truth = run(&plain, Knobs::default());
+        prop_assert_eq!(&run(&listed, ALL), &truth);
+        for (found, truth) in run(&listed, Knobs { effort: Some(effort), rerank_k: None }).iter().zip(&truth) {
+            check_order(found);
+            prop_assert_eq!(found.len(), truth.len());
+        }
+        check_file(&listed);
+        prop_assert_eq!(answers(&listed, &truth), answers(&reopened(&listed).snapshot(), &run(&reopened(&listed).snapshot(), ALL)));
+    }
+}
