@@ -313,7 +313,9 @@ fn chunks_go_free_again_and_again() {
             snapshot.values_of(&snapshot.rows_of(&names(&ids)).unwrap(), take).unwrap();
             assert!(got.chunks(DIM).eq(model.values()));
             assert_eq!(snapshot.ids().len(), model.len());
-            assert!(!snapshot.contains(Id::Int(gone[0])) && !snapshot.contains(Id::Text(&gone[0].to_string())));
+            assert!(
+                !snapshot.contains(Id::Int(gone[0])) && !snapshot.contains(Id::Text(&gone[0].to_string()))
+            );
         }
     }
 }

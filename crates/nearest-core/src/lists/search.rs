@@ -10,7 +10,7 @@ use nearest_kernels::{Hit, Kernels, PanelQueries, PanelRows};
 
 use super::block::Panel;
 use super::coding::{self, QueryCodes};
-use super::pool::{Estimate, Pool};
+use super::pool::{self, Estimate, Pool};
 use super::route::{self, Probes, Reach, Wanted};
 use super::{List, Lists};
 use crate::candidates::{Candidate, RowOrder, sort};
@@ -31,6 +31,10 @@ pub trait Kept: Sync {
     /// Fills in the distances of pairs. `first_query` is the number of the first query of `framed`, which are the queries of
     /// the pairs in the frame of the lists.
     fn distances(&self, first_query: usize, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers);
+
+    /// Gives estimates of one query better scores, from second codes; false if it knows none. `query` holds the codes of the
+    /// query and what a unit of them is worth.
+    fn rescore(&self, query: (&[i8], f32), estimates: &mut [Estimate], buffers: &mut PairBuffers) -> bool;
 }
 
 /// A query and a row that was found.
@@ -55,8 +59,10 @@ pub struct PairBuffers {
     pub queries: Vec<f32>,
     /// Squared lengths of queries.
     pub squared_norms: Vec<f64>,
-    /// An unpacked panel.
+    /// An unpacked panel, or rows.
     pub bytes: Vec<u8>,
+    /// Scores.
+    pub scores: Vec<f32>,
 }
 
 /// What is looked for.
@@ -234,12 +240,30 @@ impl ListSearch<'_> {
         let mut found: Vec<Vec<Candidate>> = Vec::with_capacity(n);
         match goal {
             Goal::Nearest { k, .. } => {
+                let depth = self.lists.coding.depth();
+                let mut rescored = false;
                 for (q, pool) in pools[..n].iter_mut().enumerate() {
-                    let best = pool.best();
-                    pairs.extend(best[..k.min(best.len())].iter().map(|&estimate| Pair::new(q, estimate)));
+                    candidates.clear();
+                    candidates.extend_from_slice(pool.best());
+                    let mut n_compared = k;
+                    if candidates.len() > k {
+                        let query = (&codes.route.codes[q * depth..][..depth], codes.route.unit[q]);
+                        rescored = self.kept.rescore(query, candidates, pair_buffers);
+                        if rescored {
+                            candidates.sort_unstable_by(pool::order);
+                            // The codes of the query lose a little too.
+                            n_compared = k + k / 4 + 2;
+                        }
+                    }
+                    candidates.truncate(n_compared);
+                    pairs.extend(candidates.iter().map(|&estimate| Pair::new(q, estimate)));
                 }
                 self.kept.distances(*first_query, framed, pairs, pair_buffers);
                 self.collect(n, pairs, &mut found);
+                if rescored {
+                    found.iter_mut().for_each(|found| found.truncate(k));
+                    return found;
+                }
                 // Best first: once an estimate is worse than the k-th distance by all that coding usually costs, so are the
                 // others.
                 pairs.clear();
