@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::assign::{Buffers, Centroids, lock, split_at};
+use super::centroids::{Buffers, Centroids, lock, split_at};
 use super::lloyd::{Coded, Members, STAGE};
 use super::points::Points;
 use crate::candidates::ByRow;
