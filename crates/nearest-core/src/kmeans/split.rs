@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::assign::Buffers;
+use super::centroids::Buffers;
 use super::lloyd::{Cluster, Coded, Members, Plan, normalise};
 use super::points::Points;
 use crate::error::Result;
