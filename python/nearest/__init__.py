@@ -1,6 +1,7 @@
 """Nearest-neighbor search: exact where fast enough, approximate where it must be, with a recall that it can state."""
 
 from .calibration import Calibration, CalibrationPoint, RecallWarning
+from .clusters import Assigned, KMeans, kmeans
 from .distances import knn, knn_graph, pairwise_distances
 from .errors import ArgumentError, FormatError, NearestError, ReadOnlyError, UnknownIdError
 from .evaluation import recall
@@ -12,12 +13,14 @@ from .tune import build
 
 __all__ = [
     "ArgumentError",
+    "Assigned",
     "Calibration",
     "CalibrationPoint",
     "Exact",
     "FormatError",
     "Index",
     "Lists",
+    "KMeans",
     "NearestError",
     "NeighborTable",
     "Neighbors",
@@ -25,6 +28,7 @@ __all__ = [
     "RecallWarning",
     "UnknownIdError",
     "build",
+    "kmeans",
     "knn",
     "knn_graph",
     "open",

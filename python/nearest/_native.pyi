@@ -49,6 +49,29 @@ def pairwise(
 ) -> None:
     """Canonical distances of all pairs into `out` (n, m), which may be part of a memory map."""
 
+def kmeans(
+    vectors: NDArray[Any],
+    k: int,
+    n_iterations: int,
+    spherical: bool,
+    balanced: bool,
+    hierarchical: bool | None,
+    weights: NDArray[np.float32] | None,
+    max_points_per_centroid: int,
+    seed: int,
+    n_threads: int | None,
+    progress: Progress,
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
+    """Centroids (k, dim), the mean squared distance in each iteration, and how many vectors each centroid had last."""
+
+def kmeans_rows(n: int, k: int, max_points_per_centroid: int, seed: int) -> NDArray[np.int64] | None:
+    """Which of `n` vectors `kmeans` would use, in ascending order; None where it uses all."""
+
+def assign(
+    vectors: NDArray[Any], centroids: NDArray[np.float32], n_threads: int | None, progress: Progress
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The nearest centroid of every vector, and the squared distance from it."""
+
 def write_file(path: str, kind: str, meta: str, arrays: dict[str, NDArray[Any]]) -> None:
     """Writes a checked file of named arrays: beside, synced, renamed."""
 

@@ -71,6 +71,15 @@ class Chunks:
             return pieces[0]
         return np.concatenate(pieces) if pieces else self._parts[0][:0]
 
+    def take(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows at some positions, copied."""
+        out = np.empty((len(positions), self.shape[1]), self.dtype)
+        parts = np.searchsorted(self._starts, positions, side="right") - 1
+        for part in np.unique(parts):
+            here = parts == part
+            out[here] = self._parts[part][positions[here] - self._starts[part]]
+        return out
+
 
 if TYPE_CHECKING:
     Matrix: TypeAlias = NDArray[Any] | Chunks

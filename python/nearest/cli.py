@@ -150,6 +150,13 @@ def _parser() -> argparse.ArgumentParser:
         "--encoding", default="auto", metavar="NAME", help="how vectors are stored (default: as they come)"
     )
     sub.add_argument("--shadow", choices=["scalar8"], help="keep a smaller copy that makes single queries faster")
+    sub.add_argument(
+        "--lists", type=_count, nargs="?", const=0, metavar="N", help="inverted lists, as many as are given or as suit"
+    )
+    sub.add_argument(
+        "--workload", choices=["single", "batch"], default="single", help="how queries come (default: %(default)s)"
+    )
+    sub.add_argument("--memory", type=_memory, metavar="M", help="bytes to take (500M, 2G), or low: as few as possible")
     sub.add_argument("--ids", metavar="FILE", help=".txt with one id a line, or an array or column (FILE.parquet:id)")
     sub.add_argument("--text-ids", action="store_true", help="take ids that look like integers as text")
     sub.add_argument(
@@ -162,6 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("queries", metavar="QUERIES", help="a file of vectors")
     sub.add_argument("-k", type=_count, metavar="K", help="neighbors per query (default: 10)")
     _add_metric(sub, " (for a file of vectors; an index knows its own)")
+    sub.add_argument("--recall", type=_share, metavar="R", help="the recall wanted, if the index was calibrated")
+    sub.add_argument("--effort", type=_count, metavar="E", help="the lists to look at, instead of a recall")
     sub.add_argument("--radius", type=_finite, metavar="R", help="instead of k: everything up to this distance")
     sub.add_argument("--filter-ids", metavar="FILE", help="search only among these ids")
     sub.add_argument("-o", "--output", type=_result_path, metavar="FILE", help="write to .npz, .ivecs, .json or .csv")
@@ -199,6 +208,19 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text}")
     return number
+
+
+def _memory(text: str) -> int | str:
+    """Bytes with a unit, or "low"."""
+    if text == "low":
+        return text
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    unit = number[-1:] if number[-1:].isalpha() else ""
+    try:
+        return int(float(number.removesuffix(unit)) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise argparse.ArgumentTypeError(f"expected bytes such as 500M or 2G, or low, got {text!r}") from None
 
 
 def _share(text: str) -> float:
@@ -508,7 +530,9 @@ def _build(args: argparse.Namespace) -> Report:
         metric=metric,
         recall=args.recall,
         k=args.k,
-        structure=nearest.Exact(shadow=args.shadow) if args.shadow else "auto",
+        memory=args.memory,
+        workload=args.workload,
+        structure=_structure(args),
         encoding=args.encoding,
         n_threads=args.n_threads,
         progress=_progress(args),
@@ -529,7 +553,19 @@ def _build(args: argparse.Namespace) -> Report:
         f"{args.output}: {number_text(len(index))} vectors of {index.dim} dimensions, {metric}{why}, "
         f"{index.encoding}, {data['structure']}, {size_text(data['file_bytes'])}, {seconds:.1f} s"
     )
-    return Report(data, text)
+    data["rerank"] = index.rerank
+    data["explanation"] = index.explanation
+    return Report(data, f"{text}\n{index.explanation}")
+
+
+def _structure(args: argparse.Namespace) -> Any:
+    import nearest
+
+    if args.shadow and args.lists is not None:
+        raise _usage("--shadow and --lists do not go together")
+    if args.lists is not None:
+        return nearest.Lists(args.lists or None)
+    return nearest.Exact(shadow=args.shadow) if args.shadow else "auto"
 
 
 def _check_output(path: str) -> None:
@@ -584,12 +620,15 @@ def _search(args: argparse.Namespace) -> Report:
         if args.metric not in (None, metric):
             raise ArgumentError(f"{args.index}: the index was built for {metric}, got --metric {args.metric}")
 
+    knobs = {name: value for name in ("recall", "effort") if (value := getattr(args, name)) is not None}
+    if knobs and index is None:
+        raise _usage(f"--{next(iter(knobs))} is for an index; a file of vectors is searched exactly")
     started = time.perf_counter()
     found: Any
     if args.radius is not None:
-        found = index.search_radius(queries, args.radius, filter=allowed, n_threads=args.n_threads)
+        found = index.search_radius(queries, args.radius, filter=allowed, n_threads=args.n_threads, **knobs)
     elif index is not None:
-        found = index.search(queries, k, filter=allowed, n_threads=args.n_threads)
+        found = index.search(queries, k, filter=allowed, n_threads=args.n_threads, **knobs)
     else:
         found = nearest.knn(vectors, queries, k, metric=metric, n_threads=args.n_threads)
     seconds = time.perf_counter() - started

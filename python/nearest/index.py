@@ -374,6 +374,47 @@ class Index:
             # A kept traceback keeps this frame, and a living stage keeps other writers out.
             del stage
 
+    def merge(self, other: Index) -> NDArray[Any]:
+        """Add all vectors of another index, with their ids: all of them or, after an error or Ctrl-C, none.
+
+        Shards of a set that is too large for one machine are built apart, with ids of their own, and merged here.
+
+        Parameters
+        ----------
+        other : Index
+            Of the same dim and metric; it is not changed, and may be memory-mapped. Where it keeps only short codes, the
+            vectors that these stand for are added (see `get`).
+
+        Returns
+        -------
+        ndarray of int64, or of object holding str, shape (n,)
+            The ids that were added.
+
+        Raises
+        ------
+        ArgumentError
+            Another dim or metric, ids that are there already or of the other kind.
+        ReadOnlyError
+            As for `add`.
+        """
+        if not isinstance(other, Index):
+            raise ArgumentError(f"merge takes a nearest.Index, got {type(other).__name__}")
+        if (other.dim, other.metric) != (self.dim, self.metric):
+            raise ArgumentError(
+                f"merge takes an index of dim {self.dim} and metric {self.metric}, got {other.dim} and {other.metric}"
+            )
+        snapshot = other._snapshot()
+        ids = snapshot.ids()
+        stage = self._native.stage()
+        try:
+            step = arrays.block_rows(self._width, arrays.FLOAT32)
+            for start in range(0, len(snapshot), step):
+                part = ids[start : start + step]
+                stage.append(arrays.ready(snapshot.get(part), self._query_dtype, "vectors"), part, None, None)
+            return arrays.ids_array(stage.commit(False, None, None))
+        finally:
+            del stage
+
     def remove(self, ids: IdsLike | Id) -> int:
         """Remove the vectors with these ids; ids that are not there are no error.
 

@@ -30,6 +30,8 @@ _LISTS_FROM = 20_000
 _UNLISTABLE = ("manhattan", *BINARY_METRICS)
 # Vectors of a list, and vectors at least, that lists and codes are trained on.
 _TRAINING_PER_LIST, _TRAINING_ROWS = 64, 16_384
+# Bytes of codes on their way into lists.
+_FILL_BYTES = 128 << 20
 # Vectors and queries that codes are tried out on.
 _TRIAL_ROWS, _TRIAL_QUERIES = 20_000, 300
 # Codes from the cheapest on: (encoding, rerank). The first that keeps the neighbors is taken.
@@ -238,11 +240,29 @@ class _Plan:
         if self.n:
             n_lists = structure.n_lists if isinstance(structure, Lists) and structure.n_lists else 1
             index._native.train(self.n, self._sample(n_lists), self.n_threads, self._progress())
-        added = index._add(self.matrix, ids, replace=False, n_threads=self.n_threads, report=self._progress())
+        added = self._fill(index, ids)
         if isinstance(structure, Lists) and self.n:
             self._calibrate(index, added, queries)
         index._reason = "; ".join(self.reasons)
         return index
+
+    def _fill(self, index: Index, ids: IdsLike | None) -> NDArray[Any]:
+        """Adds all vectors, a part at a time: what is on its way into the lists takes memory beside them."""
+        named = None if ids is None else arrays.as_ids(ids)
+        if named is not None and len(named) != self.n:
+            raise ArgumentError(f"ids must be one a vector, {self.n} in all, got {len(named)}")
+        if named is not None:
+            arrays.check_differ(named)
+        row_bytes = self._row_bytes(index.encoding, index.rerank, 2.0)
+        step = max(1 << 16, int(_FILL_BYTES / row_bytes))
+        added = []
+        for start in range(0, max(1, self.n), step):
+            part = slice(start, min(self.n, start + step))
+            own = None if named is None else named[part]
+            added.append(index._add(self.matrix[part], own, replace=False, n_threads=self.n_threads))
+            if self.report is not None:
+                self.report(part.stop, self.n, "add")
+        return added[0] if len(added) == 1 else np.concatenate(added)
 
     def _progress(self) -> Any:
         return self.report
@@ -256,9 +276,10 @@ class _Plan:
 
     def _rows(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """Some vectors, as the native module takes them."""
-        dtype = self.matrix.dtype if self.matrix.dtype in (np.uint8, np.int8, np.float16) else arrays.FLOAT32
-        rows: NDArray[Any] = np.ascontiguousarray(np.asarray(self.matrix[positions]), dtype=dtype)
-        return rows
+        matrix = self.matrix
+        rows = matrix.take(positions) if isinstance(matrix, arrays.Chunks) else matrix[positions]
+        dtype = rows.dtype if rows.dtype in (np.uint8, np.int8, np.float16) else arrays.FLOAT32
+        return arrays.ready(rows, dtype, "vectors")
 
     def _sample(self, n_lists: int) -> NDArray[Any]:
         others = self.n - len(self.held)

@@ -162,10 +162,10 @@ fn assigning_finds_the_nearest_and_measures_exactly() {
             assert_eq!(first.distances[i], at(first.places[i]) as f32);
             assert_eq!(second.distances[i], at(second.places[i]) as f32);
             assert!(first.distances[i] <= second.distances[i] && first.places[i] != second.places[i]);
-            assert!(at(first.places[i]) <= expected[i].0 * 1.02, "dim {dim}");
+            assert!(at(first.places[i]) <= expected[i].0 * 1.01, "dim {dim}");
             wrong += usize::from(at(first.places[i]) > expected[i].0);
         }
-        assert!(wrong <= 7, "dim {dim}: {wrong} of 700");
+        assert!(wrong <= 2, "dim {dim}: {wrong} of 700");
     }
 }
 
@@ -222,10 +222,14 @@ fn what_eight_bits_do_not_hold_is_compared_in_floats() {
     let mut random = Random::new(5, 5);
     let mut points = groups(n, dim, 20, 0.05, 6);
     points.chunks_exact_mut(dim).for_each(|p| p[0] = if random.below(2) == 0 { -300.0 } else { 300.0 });
-    let found = run(&points, dim, &Settings { n_iterations: 20, ..Settings::new(80) }).unwrap();
     let expected = plain(&points, dim, 80, 20);
-    let got = cost(&points, &found.centroids, dim);
-    assert!(got <= expected * 1.3, "{got}, plain {expected}");
+    let clusters = |seed| {
+        let settings = Settings { n_iterations: 20, seed, ..Settings::new(80) };
+        let found = run(&points, dim, &settings).unwrap();
+        (cost(&points, &found.centroids, dim), found)
+    };
+    let (got, found) = (0..4).map(clusters).min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+    assert!(got <= expected * 1.05, "{got}, plain {expected}");
     let assigned = assign(&Side::new(&points, dim), &found.centroids, &Work::inline()).unwrap();
     let sum: f64 = assigned.distances.iter().map(|&d| f64::from(d)).sum();
     // float32 itself does not tell all of them apart next to squares of 300.

@@ -56,7 +56,7 @@ pub use quantise::{QueryCode, RowCode};
 pub use rows::Rows;
 pub use sums::prefetch;
 pub use symmetric::{RankTwo, STRIP, Turn};
-pub use unpack::{level_in_planes, pack_planes, planes_bytes};
+pub use unpack::{pack_planes, planes_bytes, row_of_planes};
 pub use words::{PARTS, WordTables};
 
 /// The largest number of dimensions.

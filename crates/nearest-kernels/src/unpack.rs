@@ -4,7 +4,7 @@
 //! `b` bits holds the bytes of a panel (see `panel.rs`) in lines of 64: line `l` holds in its lowest `b` bits the panel's
 //! line `l · 8/b`, in the next `b` bits the line after that, and so on. Unpacked is `u = 2n` (see `grid.rs`).
 
-use crate::panel::PANEL_ROWS;
+use crate::panel::{PANEL_ROWS, panel_depth};
 
 /// Bytes of a line.
 const LINE: usize = 64;
@@ -63,25 +63,30 @@ pub fn pack_planes(bits: u32, levels: &[u8], packed: &mut [u8]) {
     }
 }
 
-/// The level of the byte `at` of a panel of `depth`.
+/// The levels of one row of a packed panel, as many as it has dimensions.
 ///
 /// # Panics
-/// Unless there are 1 to 7 bits, the lengths fit and the byte is in the panel.
+/// Unless there are 1 to 7 bits, `row` is below 32 and the lengths fit.
 #[track_caller]
-pub fn level_in_planes(bits: u32, packed: &[u8], depth: usize, at: usize) -> u8 {
+pub fn row_of_planes(bits: u32, packed: &[u8], row: usize, levels: &mut [u8]) {
+    let depth = panel_depth(levels.len());
     check(bits, depth * PANEL_ROWS, packed.len());
-    assert!(at < depth * PANEL_ROWS, "the panel has {} bytes, asked for byte {at}", depth * PANEL_ROWS);
-    let (line, j) = (at / LINE, at % LINE);
+    assert!(row < PANEL_ROWS, "a panel has 32 rows, asked for row {row}");
     let starts = starts(bits, depth * PANEL_ROWS / LINE);
-    let mut level = 0;
-    for (plane, start) in PLANES.into_iter().zip(starts) {
-        if bits as usize & plane != 0 {
-            let per_byte = 8 / plane;
-            let byte = packed[start + line / per_byte * LINE + j];
-            level = level << plane | (byte >> (line % per_byte * plane)) & ((1 << plane) - 1);
+    levels.fill(0);
+    for (four, levels) in levels.chunks_mut(4).enumerate() {
+        // Two lines hold a four of components, 16 rows each.
+        let (line, at) = (2 * four + row / 16, row % 16 * 4);
+        for (plane, start) in PLANES.into_iter().zip(starts) {
+            if bits as usize & plane != 0 {
+                let per_byte = 8 / plane;
+                let (bytes, shift) = (start + line / per_byte * LINE + at, line % per_byte * plane);
+                for (level, byte) in levels.iter_mut().zip(&packed[bytes..bytes + 4]) {
+                    *level = *level << plane | (byte >> shift) & ((1 << plane) - 1);
+                }
+            }
         }
     }
-    level
 }
 
 /// Unpacks planes to `u = 2n`. Lengths are as [`check`] checks them.

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Random, levels};
 use nearest_kernels::{
-    Kernels, PANEL_ROWS, PARTS, WordTables, level_in_planes, pack_planes, panel_depth, planes_bytes,
+    Kernels, PANEL_ROWS, PARTS, WordTables, pack_planes, panel_depth, planes_bytes, row_of_planes,
 };
 use proptest::prelude::*;
 
@@ -174,8 +174,12 @@ fn planes_unpack_to_what_was_packed() {
             pack_planes(bits, &panel, &mut packed);
             assert!(packed.len() < panel.len() * bits as usize / 8 + 2 * 64);
             let mask = (1 << bits) - 1;
-            for (at, byte) in panel.iter().enumerate() {
-                assert_eq!(level_in_planes(bits, &packed, depth, at), byte & mask, "{bits} bits, byte {at}");
+            for row in 0..PANEL_ROWS {
+                let mut of_row = vec![99; dim];
+                row_of_planes(bits, &packed, row, &mut of_row);
+                for (j, level) in of_row.iter().enumerate() {
+                    assert_eq!(*level, panel[j / 4 * 128 + row * 4 + j % 4] & mask, "{bits} bits, row {row}");
+                }
             }
             for kernels in levels() {
                 let mut unpacked = vec![99; panel.len()];

@@ -43,7 +43,7 @@ pub fn available_bytes() -> u64 {
     memory::available_bytes()
 }
 
-fn check_dim(width: usize) -> Result<()> {
+pub fn check_dim(width: usize) -> Result<()> {
     if (1..=MAX_DIM).contains(&width) {
         return Ok(());
     }

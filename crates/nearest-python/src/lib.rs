@@ -5,10 +5,11 @@
 //! | `calls.rs` | the one way into native work |
 //! | `arrays.rs` | numpy arrays in and out |
 //! | `errors.rs` | errors become exceptions |
-//! | `functions.rs`, `index.rs`, `files.rs` | what `_native.pyi` lists |
+//! | `functions.rs`, `clusters.rs`, `index.rs`, `files.rs` | what `_native.pyi` lists |
 
 mod arrays;
 mod calls;
+mod clusters;
 mod errors;
 mod files;
 mod functions;
@@ -19,6 +20,8 @@ use pyo3::prelude::*;
 /// The native module of `nearest`; see `nearest` for what to use.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::clusters::{assign, kmeans, kmeans_rows};
     #[pymodule_export]
     use super::files::{describe, read_file, verify, write_file};
     #[pymodule_export]

@@ -7,7 +7,7 @@
 //! one load and a few shifts bring components that lie side by side.
 
 use nearest_kernels::{
-    Kernels, PANEL_ROWS, level_in_planes, pack_panel_bytes, pack_planes, panel_depth, planes_bytes,
+    Kernels, PANEL_ROWS, pack_panel_bytes, pack_planes, panel_depth, planes_bytes, row_of_planes,
 };
 
 use super::{CodeTerms, CoderScratch, ShortEncoding};
@@ -146,15 +146,13 @@ impl GridCoder {
     }
 
     pub(super) fn row_of_panel(&self, panel: &[u8], row: usize, code: &mut [u8]) {
-        let depth = panel_depth(self.dim);
-        let level = |j: usize| {
-            let at = j / 4 * 4 * PANEL_ROWS + row * 4 + j % 4;
-            if self.is_identity() { panel[at] } else { level_in_planes(self.bits, panel, depth, at) }
-        };
-        let levels: Vec<u8> = (0..self.dim).map(level).collect();
         if self.is_identity() {
-            code.copy_from_slice(&levels);
+            for (j, byte) in code.iter_mut().enumerate() {
+                *byte = panel[j / 4 * 4 * PANEL_ROWS + row * 4 + j % 4];
+            }
         } else {
+            let mut levels = vec![0; self.dim];
+            row_of_planes(self.bits, panel, row, &mut levels);
             self.pack_row(&levels, code);
         }
     }

@@ -13,7 +13,7 @@ use crate::encoding::{Kind, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact;
 use crate::kmeans::{Points, Read, Side};
-use crate::lists::{self, Coded, Kept, ListSearch, Lists, Pair, PairBuffers};
+use crate::lists::{self, Coded, Estimate, Kept, ListSearch, Lists, Pair, PairBuffers};
 use crate::live::RowSet;
 use crate::memory::Allocator;
 use crate::metric::Metric;
@@ -277,6 +277,8 @@ fn same_kind(
         | (Vectors::UInt8(_), Encoding::UInt8) => Ok(vectors.clone()),
         (Vectors::Float32(column), Encoding::Float16) => converted(column, allocator).map(Vectors::Float16),
         (Vectors::Float32(column), Encoding::BFloat16) => converted(column, allocator).map(Vectors::BFloat16),
+        (Vectors::Float32(column), Encoding::Int8) => converted(column, allocator).map(Vectors::Int8),
+        (Vectors::Float32(column), Encoding::UInt8) => converted(column, allocator).map(Vectors::UInt8),
         _ => unreachable!("vectors that wait for lists are float32 or of the index's encoding"),
     }
 }
@@ -316,7 +318,7 @@ impl KeptRows<'_> {
     fn coded(&self, column: &Column<u8>, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers) {
         let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
         let kernels = self.kernels();
-        let PairBuffers { order, row, queries, squared_norms, bytes } = buffers;
+        let PairBuffers { order, row, queries, squared_norms, bytes, .. } = buffers;
         // Inner products are not those of vectors that were moved.
         let centre = self.lists.coding.frame().turned_centre();
         let moved = !matches!(metric, Metric::Euclidean | Metric::SqEuclidean);
@@ -375,5 +377,21 @@ impl Kept for KeptRows<'_> {
         } else if let Vectors::UInt8(column) = &self.snapshot.vectors {
             self.coded(column, framed, pairs, buffers);
         }
+    }
+
+    fn rescore(&self, query: (&[i8], f32), estimates: &mut [Estimate], buffers: &mut PairBuffers) -> bool {
+        let (Some(second), Vectors::UInt8(column)) = (&self.lists.second, &self.snapshot.vectors) else {
+            return false;
+        };
+        for estimate in &*estimates {
+            nearest_kernels::prefetch(column.row(estimate.row));
+        }
+        let rows: Vec<&[u8]> = estimates.iter().map(|estimate| column.row(estimate.row)).collect();
+        let PairBuffers { bytes, scores, .. } = buffers;
+        if second.scores(self.kernels(), query, &rows, bytes, scores).is_none() {
+            return false;
+        }
+        estimates.iter_mut().zip(scores).for_each(|(estimate, score)| estimate.score = *score);
+        true
     }
 }

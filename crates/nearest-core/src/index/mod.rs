@@ -104,13 +104,12 @@ impl Spec {
                 )));
             }
             Some(Encoding::Short(short)) => short.check_dim(dim)?,
-            Some(Encoding::Float32 | Encoding::Float16 | Encoding::BFloat16) => {}
-            Some(other) => {
-                return Err(Error::NotImplemented(format!(
-                    "rerank can be float32, float16, bfloat16 or a short encoding, got {}",
-                    other.name()
-                )));
+            Some(Encoding::Binary) => {
+                return Err(Error::NotImplemented(
+                    "rerank can be any encoding of numbers, got binary".into(),
+                ));
             }
+            Some(_) => {}
         }
         if self.is_listed() && !metric.is_listable() {
             return Err(Error::NotImplemented(format!(

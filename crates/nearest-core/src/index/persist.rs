@@ -432,7 +432,8 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
         Codes::Int8 => Codec::Int8,
         Codes::Short(encoding) => Codec::Short(coder_of(LISTS_CODER, encoding)?),
     };
-    let second = plan.second.map(|encoding| coder_of(LISTS_SECOND, encoding)).transpose()?.map(Second::new);
+    let second = plan.second.map(|encoding| coder_of(LISTS_SECOND, encoding)).transpose()?;
+    let second = second.map(|coder| Second::new(coder, spec.metric));
     let frame = plan.frame(kernels, centre)?;
     let router = Router::new(kernels, spec.metric, spec.dim, centroids.to_vec());
     let coding = Coding::new(frame, codec, loss);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nearest_kernels::{Kernels, PANEL_ROWS};
 
-use super::assign::{Buffers, Centroids, lock, split};
+use super::centroids::{Buffers, Centroids, lock, split};
 use super::nearby::Nearby;
 use super::points::{Points, Sample};
 use super::split::Splitter;
@@ -313,13 +313,10 @@ pub(super) fn iterate<P: Points>(
     // Good for as long as centroids only drift.
     let mut nearby = None;
     for iteration in 0..plan.n_iterations {
-        let mut prepared = Centroids::new(coded.kernels, &centroids, dim, &coded.centre);
-        // Codes serve worse as clusters become tighter, fast at first.
-        if !floats && (iteration.is_power_of_two() || iteration + 1 == plan.n_iterations) {
+        let prepared = Centroids::new(coded.kernels, &centroids, dim, &coded.centre[..]);
+        // A sample tells. Codes serve worse as clusters become tighter, which they do fast at first.
+        if !floats && (iteration == 0 || iteration.is_power_of_two()) {
             floats = prepared.need_floats(coded.points, STAGE, &whole.part(0)?)?;
-        }
-        if floats {
-            prepared.prepare_floats();
         }
         before.clone_from(&places);
         let near = plan.n_nearby.filter(|_| iteration >= n_whole && !floats);

@@ -3,20 +3,22 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `points.rs` | what is clustered: rows that can be read as float32, wherever they lie |
-//! | `assign.rs` | the nearest centroid of each of many points, by 8-bit codes |
+//! | `centroids.rs` | centroids as 8-bit codes and as floats, and which of them are best |
+//! | `assign.rs` | the nearest centroid, or the two nearest, of each of many points |
 //! | `lloyd.rs` | the iterations of Lloyd (1982) |
 //! | `hierarchical.rs` | many centroids from two levels |
 //! | `nearby.rs` | iterations in which points are compared with few centroids |
 //! | `split.rs` | clusters cut in two, for those that are empty and to even out sizes |
 
 mod assign;
+mod centroids;
 mod hierarchical;
 mod lloyd;
 mod nearby;
 mod points;
 mod split;
 
-pub use assign::{Assigned, assign, assign_two};
+pub use assign::{Assigned, Assigner, assign, assign_two};
 pub use points::{Points, Read, Side};
 
 use hierarchical::{Steps, two_levels};
@@ -88,7 +90,7 @@ pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -
     let (n, dim) = (points.len(), points.dim());
     let Settings { k, weights, seed, .. } = *settings;
     let hierarchical = settings.hierarchical.unwrap_or(k > HIERARCHICAL_K);
-    assign::check_dim(dim)?;
+    centroids::check_dim(dim)?;
     if k == 0 || k > n {
         return Err(Error::argument(format!("k must be between 1 and the number of vectors, {n}, got {k}")));
     }
@@ -101,9 +103,7 @@ pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -
     if let Some(weights) = weights {
         check_weights(weights, n)?;
     }
-    let most = k.saturating_mul(settings.max_points_per_centroid);
-    let places = (n > most).then(|| Random::new(seed, u64::MAX).choose(most, n));
-    let mut sample = Sample { points, places, factors: None };
+    let mut sample = Sample { points, places: sampled_rows(n, settings), factors: None };
     let n_bytes = (sample.len() as u64)
         .checked_mul(panel_depth(dim) as u64 + 24)
         .and_then(|bytes| bytes.checked_add(10 * (k * dim) as u64));
@@ -143,6 +143,12 @@ pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -
     Ok(KMeans { centroids, objective, sizes })
 }
 
+/// Which of `n` points are used, in ascending order; nothing: all.
+pub fn sampled_rows(n: usize, settings: &Settings<'_>) -> Option<Vec<u32>> {
+    let most = settings.k.saturating_mul(settings.max_points_per_centroid);
+    (n > most).then(|| Random::new(settings.seed, u64::MAX).choose(most, n))
+}
+
 /// 1 / ‖x‖ of each point.
 fn inverse_lengths<P: Points>(points: &Sample<'_, P>, work: &Work<'_>) -> Result<Vec<f32>> {
     const ROWS: usize = 16 * PANEL_ROWS;
@@ -150,19 +156,19 @@ fn inverse_lengths<P: Points>(points: &Sample<'_, P>, work: &Work<'_>) -> Result
     let (n, dim) = (points.len(), points.dim());
     let mut inverse = vec![0.0; n];
     {
-        let parts = assign::split(&mut inverse, ROWS);
-        work.for_each("measuring", parts.len(), assign::Buffers::default, |buffers, task| {
+        let parts = centroids::split(&mut inverse, ROWS);
+        work.for_each("measuring", parts.len(), centroids::Buffers::default, |buffers, task| {
             let range = task * ROWS..n.min((task + 1) * ROWS);
             buffers.read(kernels, points, range.clone())?;
             for (i, row) in buffers.rows().chunks_exact(dim).enumerate() {
                 let squared = kernels.canonical_squared_norm(row);
                 if squared == 0.0 {
-                    let row = points.place(range.start + i);
+                    let row = points.origin(range.start + i);
                     return Err(Error::argument(format!(
                         "vectors must not be zero where only directions count; row {row} is"
                     )));
                 }
-                assign::lock(&parts[task])[i] = (1.0 / squared.sqrt()) as f32;
+                centroids::lock(&parts[task])[i] = (1.0 / squared.sqrt()) as f32;
             }
             Ok(())
         })?;

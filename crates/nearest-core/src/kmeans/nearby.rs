@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::assign::{Buffers, Centroids, lock, split_at};
+use super::centroids::{Buffers, Centroids, lock, split_at};
 use super::lloyd::{Coded, Members, STAGE};
 use super::points::Points;
 use crate::candidates::ByRow;
@@ -14,6 +14,8 @@ use crate::exact::{Numbers, Scope, search};
 use crate::metric::Metric;
 use crate::work::Work;
 
+/// Centroids whose neighbours are searched for at a time.
+const SEARCHED: usize = 16_384;
 /// Points of a task, about.
 const TASK_ROWS: usize = 2048;
 
@@ -30,18 +32,20 @@ impl Nearby {
         m: usize,
         work: &Work<'_>,
     ) -> Result<Self> {
-        let numbers = Numbers::<f32>::new(coded.kernels, Metric::SqEuclidean, coded.dim, centroids);
-        let found = search(&Scope::of(centroids, coded.dim), &numbers, m, None, &ByRow, work)?;
-        let mut places = Vec::with_capacity(found.len() * m);
-        for (place, list) in found.iter().enumerate() {
-            let start = places.len();
-            places.extend(list.iter().map(|candidate| candidate.row));
-            let list = &mut places[start..];
-            // Copies of it may have taken its place.
-            if !list.contains(&(place as u32)) {
-                list[m - 1] = place as u32;
+        let scope = Scope::of(centroids, coded.dim);
+        let mut places = Vec::with_capacity(centroids.len() / coded.dim * m);
+        for queries in centroids.chunks(SEARCHED * coded.dim) {
+            let numbers = Numbers::<f32>::new(coded.kernels, Metric::SqEuclidean, coded.dim, queries);
+            for list in search(&scope, &numbers, m, None, &ByRow, work)? {
+                let (place, start) = ((places.len() / m) as u32, places.len());
+                places.extend(list.iter().map(|candidate| candidate.row));
+                let list = &mut places[start..];
+                // Copies of it may have taken its place.
+                if !list.contains(&place) {
+                    list[m - 1] = place;
+                }
+                list.sort_unstable();
             }
-            list.sort_unstable();
         }
         Ok(Self { places, m })
     }

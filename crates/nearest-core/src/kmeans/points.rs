@@ -22,6 +22,11 @@ pub trait Points: Sync {
     /// Copies some of them, row by row, to `out`, which is as long as they are.
     fn read(&self, rows: Range<usize>, out: &mut [f32]);
 
+    /// What a vector is called in errors.
+    fn origin(&self, row: usize) -> usize {
+        row
+    }
+
     /// Says that a vector will be added soon.
     fn prefetch(&self, _row: usize) {}
 
@@ -157,6 +162,10 @@ impl<P: Points> Points for Sample<'_, P> {
                 row.iter_mut().for_each(|value| *value *= factor);
             }
         }
+    }
+
+    fn origin(&self, row: usize) -> usize {
+        self.points.origin(self.place(row))
     }
 
     fn prefetch(&self, row: usize) {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::assign::Buffers;
+use super::centroids::Buffers;
 use super::lloyd::{Cluster, Coded, Members, Plan, normalise};
 use super::points::Points;
 use crate::error::Result;
@@ -22,6 +22,8 @@ const HEAVY: f64 = 1.5;
 struct Donor {
     amount: f64,
     cluster: usize,
+    /// Cut before: its mean has been moved aside, and is not moved any farther.
+    again: bool,
 }
 
 impl Eq for Donor {}
@@ -78,14 +80,14 @@ impl<'a, P: Points> Splitter<'a, P> {
             .iter()
             .enumerate()
             .filter(|(_, cluster)| cluster.size > 1 && cluster.cost_after > 0.0)
-            .map(|(cluster, found)| Donor { amount: found.cost_after, cluster })
+            .map(|(cluster, found)| Donor { amount: found.cost_after, cluster, again: false })
             .collect();
         let mut n_filled = 0;
         for place in (0..clusters.len()).filter(empty) {
-            while let Some(Donor { amount, cluster }) = donors.pop() {
+            while let Some(Donor { amount, cluster, again }) = donors.pop() {
                 // One whose points all lie on its centroid only seemed to cost something: the next.
-                if self.cut(means, cluster, place, last)? {
-                    donors.push(Donor { amount: amount / 2.0, cluster });
+                if self.cut(means, cluster, place, !last && !again)? {
+                    donors.push(Donor { amount: amount / 2.0, cluster, again: true });
                     n_filled += 1;
                     break;
                 }
@@ -102,7 +104,7 @@ impl<'a, P: Points> Splitter<'a, P> {
             .iter()
             .enumerate()
             .filter(|(_, cluster)| cluster.size > 1 && cluster.weight > heavy)
-            .map(|(cluster, found)| Donor { amount: found.weight, cluster })
+            .map(|(cluster, found)| Donor { amount: found.weight, cluster, again: false })
             .collect();
         let mut light: Vec<usize> = (0..clusters.len())
             .filter(|&place| (0.0..heavy / 2.0).contains(&clusters[place].weight))
@@ -110,13 +112,13 @@ impl<'a, P: Points> Splitter<'a, P> {
         light.sort_by(|&a, &b| clusters[a].weight.total_cmp(&clusters[b].weight).then(a.cmp(&b)));
         let mut n_cut = 0;
         for place in light {
-            while let Some(Donor { amount, cluster }) = donors.pop() {
+            while let Some(Donor { amount, cluster, again }) = donors.pop() {
                 // What is given up must be less than either half, and halves need not be cut for being large.
                 if amount <= heavy.max(2.0 * clusters[place].weight) {
                     return Ok(n_cut);
                 }
-                if self.cut(means, cluster, place, false)? {
-                    donors.push(Donor { amount: amount / 2.0, cluster });
+                if self.cut(means, cluster, place, !again)? {
+                    donors.push(Donor { amount: amount / 2.0, cluster, again: true });
                     n_cut += 1;
                     break;
                 }
@@ -125,8 +127,10 @@ impl<'a, P: Points> Splitter<'a, P> {
         Ok(n_cut)
     }
 
-    /// Cuts a cluster on both sides of its mean, one half to be that in `place`; false where it has but one value.
-    fn cut(&mut self, means: &mut [f32], cluster: usize, place: usize, last: bool) -> Result<bool> {
+    /// Puts the centroid in `place` on the way from a cluster's mean to one of its points; with `both` the mean goes as
+    /// far to the other side, so that the border goes through where it was, else the centroid goes all the way. False
+    /// for a cluster of but one value.
+    fn cut(&mut self, means: &mut [f32], cluster: usize, place: usize, both: bool) -> Result<bool> {
         let dim = self.coded.dim;
         let rows = self.members.of(cluster);
         let first = self.random.below(rows.len());
@@ -139,10 +143,10 @@ impl<'a, P: Points> Splitter<'a, P> {
                 continue;
             }
             let step = |sign: f32| row.iter().zip(mean).map(move |(x, m)| m + sign * APART * (x - m));
-            let (mut one, mut other): (Vec<f32>, Vec<f32>) = if last {
-                (row.to_vec(), mean.to_vec())
-            } else {
+            let (mut one, mut other): (Vec<f32>, Vec<f32>) = if both {
                 (step(1.0).collect(), step(-1.0).collect())
+            } else {
+                (row.to_vec(), mean.to_vec())
             };
             if self.spherical {
                 normalise(&mut one, row);

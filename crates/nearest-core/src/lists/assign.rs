@@ -136,10 +136,10 @@ impl Coded {
 }
 
 impl Lists {
-    /// Bytes that are kept of a row beside its lists, where vectors are not kept as they are: scale and second code, or
-    /// else the number of its list.
+    /// Bytes that are kept of a row beside its lists, where vectors are not kept as they are: its second code, or else
+    /// the number of its list.
     pub fn kept_bytes(&self) -> usize {
-        4 + self.second.as_ref().map_or(0, |second| second.coder.code_bytes())
+        self.second.as_ref().map_or(4, |second| second.kept_bytes())
     }
 
     /// Codes rows; `keeps` if something is to be kept beside.

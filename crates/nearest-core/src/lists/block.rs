@@ -96,6 +96,14 @@ impl Block {
         Panel { codes, scales: of_32(scales), biases: of_32(biases), rows: &rows[..n_rows] }
     }
 
+    /// Asks for a panel, if there is one.
+    pub fn prefetch(&self, panel: usize) {
+        if panel < self.n_panels() {
+            let size = self.panel_bytes + TERMS_BYTES;
+            nearest_kernels::prefetch(&self.bytes()[panel * size..][..size]);
+        }
+    }
+
     /// Its panels, in order.
     pub fn panels(&self) -> impl Iterator<Item = Panel<'_>> {
         (0..self.n_panels()).map(|panel| self.panel(panel))

@@ -5,10 +5,14 @@
 //!
 //! | metric | score S | base (query and list) | bias (row) |
 //! |---|---|---|---|
-//! | euclidean, cosine | q·x − ‖x‖²/2 = q·c + q·r − ‖x‖²/2 | q·c | −‖x‖²/2 |
-//! | inner product | q·x = q·c + q·r | q·c | 0 |
+//! | euclidean, cosine | q·x − ‖x‖²/2 = q·c + q·r − ‖x‖²/2 | q·c | −‖x‖²/2 + c·(r − r̂) |
+//! | inner product | q·x = q·c + q·r | q·c | c·(r − r̂) |
 //!
-//! and S ≈ s (t Σ v (u − z) + bias / s) + base: what the tile computes, with weight 1 / s. Cosines are those of normalised
+//! The last term stands for what coding the query less its centroid would bring: then the code's error meets only q − c, as
+//! it should where q is near c, and yet the query is coded once for all lists (recall@10 of the estimates alone, 4 bits,
+//! 1 024 lists: photos 0.898 without it, 0.926 with it; 1 bit 0.443 and 0.581).
+//!
+//! So S ≈ s (t Σ v (u − z) + bias / s) + base: what the tile computes, with weight 1 / s. Cosines are those of normalised
 //! vectors, whose squared Euclidean distance is 2 − 2 cos.
 //!
 //! Integer vectors are packed as they are (base 0, no centroid subtracted), so that with integer queries sums are exact:
@@ -111,6 +115,7 @@ impl CodedQueries {
 pub struct Scratch {
     frame: Vec<f32>,
     residual: Vec<f32>,
+    decoded: Vec<f32>,
     zeros: Vec<f32>,
     /// For coders.
     pub coder: CoderScratch,
@@ -241,9 +246,13 @@ impl Coding {
         scratch.residual.clear();
         scratch.residual.extend(framed.iter().zip(centroid).map(|(x, c)| x - c));
         let terms = coder.encode(kernels, &scratch.residual, code, &mut scratch.coder);
+        scratch.decoded.resize(framed.len(), 0.0);
+        coder.decode(code, terms.scale, &mut scratch.decoded);
+        let lost = scratch.residual.iter().zip(&scratch.decoded).map(|(r, decoded)| r - decoded);
+        let along: f64 = lost.zip(centroid).map(|(lost, &c)| f64::from(lost) * f64::from(c)).sum();
         let bias = match self.frame.metric() {
-            Metric::InnerProduct => 0.0,
-            _ => -0.5 * framed.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>(),
+            Metric::InnerProduct => along,
+            _ => along - 0.5 * kernels.canonical_squared_norm(framed),
         };
         Term { scale: terms.scale, bias: bias as f32, row }
     }

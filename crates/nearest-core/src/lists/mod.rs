@@ -39,6 +39,7 @@ pub use train::{Codes, Plan, train};
 pub use update::{Entries, Packer};
 
 use crate::coder::Coder;
+use crate::metric::Metric;
 
 /// How much farther from their centroids rows put in later are on average before lists are made anew.
 const DRIFT: f64 = 1.5;
@@ -66,32 +67,77 @@ pub struct Lists {
     pub lists: Arc<Vec<Arc<List>>>,
 }
 
-/// Rows coded a second time, as a whole, to be compared again: scale (float32) and code.
+/// Rows coded a second time, as a whole, to be compared again: scale and bias (float32), then the code.
 #[derive(Clone, Debug)]
 pub struct Second {
     /// Codes of rows of the frame.
     pub coder: Coder,
+    metric: Metric,
 }
 
 impl Second {
     /// Rows coded by `coder`.
-    pub fn new(coder: Coder) -> Self {
-        Self { coder }
+    pub fn new(coder: Coder, metric: Metric) -> Self {
+        Self { coder, metric }
+    }
+
+    /// Bytes that are kept of a row.
+    pub fn kept_bytes(&self) -> usize {
+        8 + self.coder.code_bytes()
     }
 
     /// Appends what is kept of a row.
     fn keep(&self, kernels: &Kernels, framed: &[f32], kept: &mut Vec<u8>, scratch: &mut CodingScratch) {
-        let start = kept.len() + 4;
+        let start = kept.len() + 8;
         kept.resize(start + self.coder.code_bytes(), 0);
         let (head, code) = kept.split_at_mut(start);
         let terms = self.coder.encode(kernels, framed, code, &mut scratch.coder);
-        head[start - 4..].copy_from_slice(&terms.scale.to_le_bytes());
+        let bias = match self.metric {
+            Metric::InnerProduct => 0.0,
+            _ => (-0.5 * kernels.canonical_squared_norm(framed)) as f32,
+        };
+        head[start - 8..start - 4].copy_from_slice(&terms.scale.to_le_bytes());
+        head[start - 4..].copy_from_slice(&bias.to_le_bytes());
+    }
+
+    fn parts(kept: &[u8]) -> (f32, f32, &[u8]) {
+        let (scale, rest) = kept.split_first_chunk().expect("a scale, a bias and a code");
+        let (bias, code) = rest.split_first_chunk().expect("a scale, a bias and a code");
+        (f32::from_le_bytes(*scale), f32::from_le_bytes(*bias), code)
     }
 
     /// The row that is kept as these bytes, in the frame.
     pub fn decode(&self, kept: &[u8], out: &mut [f32]) {
-        let (scale, code) = kept.split_first_chunk().expect("a scale and a code");
-        self.coder.decode(code, f32::from_le_bytes(*scale), out);
+        let (scale, _, code) = Self::parts(kept);
+        self.coder.decode(code, scale, out);
+    }
+
+    /// Scores of rows that are kept as these bytes, from the codes of one query; nothing where codes are not bytes.
+    ///
+    /// `query` holds the codes v, and one unit of them is worth `unit`.
+    pub fn scores(
+        &self,
+        kernels: &Kernels,
+        (query, unit): (&[i8], f32),
+        rows: &[&[u8]],
+        bytes: &mut Vec<u8>,
+        scores: &mut Vec<f32>,
+    ) -> Option<()> {
+        if !self.coder.is_identity() {
+            return None;
+        }
+        // Bytes with the top bit flipped are what is above 128, signed.
+        bytes.clear();
+        rows.iter().for_each(|kept| bytes.extend(kept[8..].iter().map(|byte| byte ^ 0x80)));
+        let mut sums = vec![0; rows.len()];
+        let query = &query[..self.coder.dim()];
+        kernels.dot::<i8>(query, nearest_kernels::Rows::Contiguous(bytemuck::cast_slice(bytes)), &mut sums);
+        scores.clear();
+        scores.extend(rows.iter().zip(sums).map(|(kept, sum)| {
+            let (scale, bias, _) = Self::parts(kept);
+            unit * scale * sum as f32 + bias
+        }));
+        Some(())
     }
 }
 

@@ -104,7 +104,8 @@ impl Pool {
     }
 }
 
-fn order(a: &Estimate, b: &Estimate) -> std::cmp::Ordering {
+/// Best first.
+pub(super) fn order(a: &Estimate, b: &Estimate) -> std::cmp::Ordering {
     b.score.total_cmp(&a.score).then(a.row.cmp(&b.row)).then(a.list.cmp(&b.list))
 }
 

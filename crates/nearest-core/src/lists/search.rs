@@ -10,7 +10,7 @@ use nearest_kernels::{Hit, Kernels, PanelQueries, PanelRows};
 
 use super::block::Panel;
 use super::coding::{self, QueryCodes};
-use super::pool::{Estimate, Pool};
+use super::pool::{self, Estimate, Pool};
 use super::route::{self, Probes, Reach, Wanted};
 use super::{List, Lists};
 use crate::candidates::{Candidate, RowOrder, sort};
@@ -21,6 +21,8 @@ use crate::work::Work;
 
 /// Queries that meet on the lists at once, at most.
 const BLOCK_QUERIES: usize = 1024;
+/// Bytes of a list that are asked for while the one before is looked at.
+const AHEAD_BYTES: usize = 8 << 10;
 /// Queries of a list that are multiplied at once: their codes stay in the first-level cache with the panel.
 const GROUP_QUERIES: usize = 96;
 
@@ -29,6 +31,10 @@ pub trait Kept: Sync {
     /// Fills in the distances of pairs. `first_query` is the number of the first query of `framed`, which are the queries of
     /// the pairs in the frame of the lists.
     fn distances(&self, first_query: usize, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers);
+
+    /// Gives estimates of one query better scores, from second codes; false if it knows none. `query` holds the codes of the
+    /// query and what a unit of them is worth.
+    fn rescore(&self, query: (&[i8], f32), estimates: &mut [Estimate], buffers: &mut PairBuffers) -> bool;
 }
 
 /// A query and a row that was found.
@@ -53,8 +59,10 @@ pub struct PairBuffers {
     pub queries: Vec<f32>,
     /// Squared lengths of queries.
     pub squared_norms: Vec<f64>,
-    /// An unpacked panel.
+    /// An unpacked panel, or rows.
     pub bytes: Vec<u8>,
+    /// Scores.
+    pub scores: Vec<f32>,
 }
 
 /// What is looked for.
@@ -239,12 +247,30 @@ impl ListSearch<'_> {
         let mut found: Vec<Vec<Candidate>> = Vec::with_capacity(n);
         match goal {
             Goal::Nearest { k, .. } => {
+                let depth = self.lists.coding.depth();
+                let mut rescored = false;
                 for (q, pool) in pools[..n].iter_mut().enumerate() {
-                    let best = pool.best();
-                    pairs.extend(best[..k.min(best.len())].iter().map(|&estimate| Pair::new(q, estimate)));
+                    candidates.clear();
+                    candidates.extend_from_slice(pool.best());
+                    let mut n_compared = k;
+                    if candidates.len() > k {
+                        let query = (&codes.route.codes[q * depth..][..depth], codes.route.unit[q]);
+                        rescored = self.kept.rescore(query, candidates, pair_buffers);
+                        if rescored {
+                            candidates.sort_unstable_by(pool::order);
+                            // The codes of the query lose a little too.
+                            n_compared = k + k / 4 + 2;
+                        }
+                    }
+                    candidates.truncate(n_compared);
+                    pairs.extend(candidates.iter().map(|&estimate| Pair::new(q, estimate)));
                 }
                 self.kept.distances(*first_query, framed, pairs, pair_buffers);
                 self.collect(n, pairs, &mut found);
+                if rescored {
+                    found.iter_mut().for_each(|found| found.truncate(k));
+                    return found;
+                }
                 // Best first: once an estimate is worse than the k-th distance by all that coding usually costs, so are the
                 // others.
                 pairs.clear();
@@ -330,6 +356,9 @@ impl ListSearch<'_> {
         if n == 1 {
             // Nearest first: the threshold is good from the second list on.
             for at in probes.of(0) {
+                if let Some(&next) = probes.lists.get(at + 1) {
+                    self.prefetch(next);
+                }
                 group.clear();
                 self.join(group, codes, 0, probes.bases[at], &sink);
                 self.scan(probes.lists[at], group, &mut sink);
@@ -401,12 +430,24 @@ impl ListSearch<'_> {
         group.threshold.push(threshold(sink.limits[query], base, rows.unit[query]));
     }
 
+    /// Asks for the beginning of a list: what follows is read ahead by then.
+    fn prefetch(&self, list: u32) {
+        if let Some(block) = self.lists.lists[list as usize].blocks.first() {
+            let bytes = block.bytes();
+            nearest_kernels::prefetch(&bytes[..bytes.len().min(AHEAD_BYTES)]);
+        }
+    }
+
     /// Multiplies a list with the queries of a group.
     fn scan(&self, list: u32, group: &mut Group, sink: &mut Sink<'_>) {
         let coding = &self.lists.coding;
         let mut place = 0;
         for block in &self.lists.lists[list as usize].blocks {
-            for panel in block.panels() {
+            for (i, panel) in block.panels().enumerate() {
+                if group.query.len() == 1 {
+                    // Hardware stops reading ahead at pages; one query is done with a panel before memory is.
+                    block.prefetch(i + 2);
+                }
                 let first_place = place;
                 place += panel.rows.len() as u32;
                 if self.is_filtered && !panel.rows.iter().any(|&row| self.selected.contains(row)) {

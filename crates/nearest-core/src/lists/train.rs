@@ -100,7 +100,7 @@ pub fn train<P: Points>(sample: &P, plan: &Plan, work: &Work<'_>) -> Result<List
     let distance =
         found.iter().map(|found| f64::from(found.distance)).sum::<f64>() / found.len().max(1) as f64;
     let coding = Coding::new(frame, codec, loss);
-    Ok(Lists::new(router, coding, second.map(Second::new), spill_gap, distance))
+    Ok(Lists::new(router, coding, second.map(|coder| Second::new(coder, plan.metric)), spill_gap, distance))
 }
 
 /// A coder for rows like these. Where all of them are zeros, as what centroids leave of a few vectors is, any directions will
