@@ -807,6 +807,41 @@ fn few_vectors_are_searched_exactly_until_there_are_lists() {
     }
 }
 
+/// Vectors that wait for lists are such as will be kept, so that making lists is not refused for what came before.
+#[test]
+fn what_waits_can_be_kept() {
+    for (rerank, good, bad) in [
+        (Encoding::UInt8, 255.0, 0.5),
+        (Encoding::Int8, -128.0, 128.0),
+        (Encoding::Float16, 6e4, 7e4),
+        (Encoding::BFloat16, 3e38, f32::MAX),
+    ] {
+        let spec = Spec { rerank: Some(rerank), ..spec(2, Metric::InnerProduct, scalar4(), 4) };
+        let index = index(spec);
+        let error = change(&index, &[1.0, 2.0, 3.0, bad], None, false).unwrap_err();
+        assert!(matches!(&error, Error::Argument(text) if text.contains("row 1, dimension 1")), "{error}");
+        assert!(error.to_string().contains(&rerank.name()));
+        let values: Vec<f32> = (0..2200).map(|i| if i == 7 { good } else { (i % 100) as f32 }).collect();
+        add(&index, &values[..1000]);
+        assert!(!index.snapshot().is_trained());
+        add(&index, &values[1000..]);
+        let snapshot = index.snapshot();
+        assert!(snapshot.is_trained());
+        assert!(change(&index, &[1.0, bad], None, false).is_err());
+        let kept = values_of(&snapshot, &(0..1100).collect::<Vec<_>>());
+        let rounded = |x: f32| match rerank {
+            Encoding::Float16 => f16::from_f32(x).to_f32(),
+            Encoding::BFloat16 => bf16::from_f32(x).to_f32(),
+            _ => x,
+        };
+        assert!(kept.iter().copied().eq(values.iter().map(|&x| rounded(x))), "{rerank:?}");
+        let found = search(&snapshot, &[1.0, 2.0], 1200, ALL);
+        assert_eq!(found[0].len(), 1100);
+        check_file(&snapshot);
+        check_file(&mapped(&snapshot).snapshot());
+    }
+}
+
 #[test]
 fn lists_may_be_made_before_there_are_vectors() {
     let sample = vectors(Data::Groups, 400, 5, Encoding::Float32, 71);
@@ -1759,7 +1794,6 @@ fn specs_that_make_no_sense_are_refused() {
         (Spec { metric: Metric::Hamming, encoding: Encoding::Binary, ..base }, "hamming"),
         (Spec { metric: Metric::Manhattan, encoding: scalar8(), ..exact(base) }, "scalar8"),
         (Spec { rerank: Some(scalar8()), ..base }, "rerank"),
-        (Spec { rerank: Some(Encoding::UInt8), encoding: scalar4(), ..base }, "uint8"),
         (Spec { rerank: Some(Encoding::Binary), encoding: scalar4(), ..base }, "binary"),
         (Spec { shadow: true, ..base }, "shadow"),
         (Spec { shadow: true, encoding: scalar8(), ..exact(base) }, "shadow"),
