@@ -1012,6 +1012,41 @@ fn vectors_beyond_squares_are_not_lost() {
     }
 }
 
+/// The largest numbers there are, among ordinary ones: nothing of them is a number in the frame of the lists.
+#[test]
+fn the_largest_numbers_are_found() {
+    let dim = 6;
+    let values = vectors(Data::Groups, 1500, dim, Encoding::Float32, 96);
+    let mut large: Vec<f32> = vectors(Data::Groups, 30, dim, Encoding::Float32, 99);
+    large.iter_mut().for_each(|x| *x = f32::MAX.copysign(*x));
+    for metric in METRICS {
+        for (encoding, rerank) in coded(dim).into_iter().chain([(Encoding::Float32, None)]) {
+            if matches!(rerank, Some(Encoding::Float16 | Encoding::BFloat16)) {
+                continue;
+            }
+            let index = filled(Spec { rerank, ..spec(dim, metric, encoding, 8) }, &values);
+            add(&index, &large);
+            for k in [10, 1600] {
+                for knobs in [Knobs::default(), Knobs { effort: Some(1), rerank_k: None }, ALL] {
+                    let queries = [&values[..2 * dim], &large[..dim]].concat();
+                    for list in search(&index.snapshot(), &queries, k, knobs) {
+                        check_order(&list);
+                        assert_eq!(list.len(), k.min(1530), "{metric:?} {encoding:?} {rerank:?} {knobs:?}");
+                    }
+                }
+            }
+            if encoding == Encoding::Float32 && metric.is_angular() {
+                let found = search(&index.snapshot(), &large[..dim], 1, Knobs::default());
+                assert!(found[0][0].row >= 1500 && found[0][0].distance < 1e-6);
+            }
+            check_file(&index.snapshot());
+            remove(&index, (0..1500).chain([1503]));
+            assert_eq!(search(&index.snapshot(), &values[..dim], 40, Knobs::default())[0].len(), 29);
+            check_file(&index.snapshot());
+        }
+    }
+}
+
 #[test]
 fn zeros_are_at_cosine_distance_one() {
     let mut values = vectors(Data::Groups, 1200, 8, Encoding::Float32, 97);
