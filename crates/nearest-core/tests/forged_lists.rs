@@ -154,30 +154,37 @@ fn look(snapshot: &Snapshot) {
     // What ids lead to; fewer rows than there are where some are damaged.
     let live: HashSet<u32> =
         snapshot.rows_of(&ids).map_or_else(|_| HashSet::new(), |rows| rows.into_iter().collect());
-    let some = Knobs { effort: Some(2), rerank_k: Some(50) };
-    for knobs in [Knobs::default(), some, Knobs { effort: Some(1 << 40), rerank_k: Some(1 << 40) }] {
-        for n in [1, 20] {
-            let queries = Queries::Numbers(&queries[..n * DIM]);
-            for allowed in [None, Some(Allowed::Mask(&mask))] {
-                let found = may_fail(snapshot.search(queries, 9, allowed, knobs, &work));
-                for list in found.iter().flat_map(|found| &found.found) {
-                    let rows: HashSet<u32> = list.iter().map(|candidate| candidate.row).collect();
-                    assert!(rows.len() == list.len() && list.len() <= 9);
-                    assert!(live.len() < snapshot.len() || rows.is_subset(&live));
-                    assert!(list.iter().all(|candidate| !candidate.distance.is_nan()));
-                    snapshot.ids_of(rows.into_iter());
-                }
-                for radius in [1.0, 500.0, f32::INFINITY] {
-                    may_fail(snapshot.search_radius(queries, radius, allowed, knobs, &work));
-                }
+    let few = Knobs { effort: Some(2), rerank_k: Some(50) };
+    let many = Knobs { effort: Some(1 << 40), rerank_k: Some(1 << 40) };
+    for (n, knobs, mask) in [
+        (20, Knobs::default(), None),
+        (20, few, Some(&mask)),
+        (1, Knobs::default(), Some(&mask)),
+        (1, few, None),
+        (1, many, None),
+        (1, many, Some(&mask)),
+    ] {
+        let queries = Queries::Numbers(&queries[..n * DIM]);
+        let allowed = mask.map(|mask| Allowed::Mask(mask));
+        let found = may_fail(snapshot.search(queries, 9, allowed, knobs, &work));
+        for list in found.iter().flat_map(|found| &found.found) {
+            let rows: HashSet<u32> = list.iter().map(|candidate| candidate.row).collect();
+            assert!(rows.len() == list.len() && list.len() <= 9);
+            assert!(live.len() < snapshot.len() || rows.is_subset(&live));
+            assert!(list.iter().all(|candidate| !candidate.distance.is_nan()));
+            snapshot.ids_of(rows.into_iter());
+        }
+        if n == 1 {
+            for radius in [500.0, f32::INFINITY] {
+                may_fail(snapshot.search_radius(queries, radius, allowed, knobs, &work));
             }
         }
-        let first = snapshot.ids_of((0..20u32.min(snapshot.len() as u32)).chain([u32::MAX - 1]));
-        may_fail(snapshot.neighbors_of(&first, 3, None, knobs, &work));
-        let first = snapshot.ids_of(live.iter().copied().take(20));
-        may_fail(snapshot.neighbors_of(&first, 3, None, knobs, &work));
     }
-    for row in live.into_iter().take(300) {
+    let first = snapshot.ids_of((0..9u32.min(snapshot.len() as u32)).chain([u32::MAX - 1]));
+    may_fail(snapshot.neighbors_of(&first, 3, None, Knobs::default(), &work));
+    let some: Vec<u32> = live.into_iter().take(50).collect();
+    may_fail(snapshot.neighbors_of(&snapshot.ids_of(some.iter().copied().take(9)), 3, None, many, &work));
+    for row in some {
         may_fail(snapshot.values_of(&[row], |values| assert_eq!(values.len(), DIM)));
     }
     snapshot.stats();
@@ -212,7 +219,7 @@ fn use_them(bytes: &[u8]) -> bool {
             false => IdList::Int((first..first + n as i64).collect()),
         };
         let mut random = Random::new(7, 7);
-        for (first, n, replace) in [(1 << 20, 1, false), (400, 500, true), (1 << 21, 2000, false)] {
+        for (first, n, replace) in [(1 << 20, 1, false), (400, 500, true), (1 << 21, 1800, false)] {
             let values: Vec<f32> = (0..n * DIM).map(|_| random.below(200) as f32).collect();
             let mut stage = index.stage(Zeros::Accept, &Silent).unwrap();
             let staged = stage.append(Values::Float32(&values), Some(named(first, n)), &work);
@@ -271,7 +278,7 @@ fn what_was_written_is_fine() {
 
 #[test]
 fn sections_that_are_missing_or_of_another_shape() {
-    for (name, index) in samples() {
+    for (name, index) in samples().into_iter().step_by(2) {
         let all = parts(&bytes_of(&index.snapshot()));
         for i in 0..all.len() {
             let mut fewer = all.clone();
@@ -284,7 +291,7 @@ fn sections_that_are_missing_or_of_another_shape() {
                 gone.name
             );
             let n = gone.data.len() as u64;
-            for shape in [vec![], vec![0], vec![n], vec![1, n], vec![n, 1], vec![0, 7]] {
+            for shape in [vec![], vec![n, 1], vec![0, 7]] {
                 let wrong = changed(&all, &gone.name, |part| {
                     part.data.resize(shape.iter().product::<u64>() as usize, 1);
                     part.shape = shape.clone();
