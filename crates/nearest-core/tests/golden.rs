@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nearest_core::coder::ShortEncoding;
 use nearest_core::encoding::{Encoding, Values};
 use nearest_core::file::{FORMAT_VERSION, FileView};
 use nearest_core::files::RealFiles;
@@ -42,6 +43,37 @@ fn index(
     index
 }
 
+const DIM: usize = 5;
+const N: usize = 40;
+
+/// Element `i` of the vectors in lists.
+fn value(i: usize) -> f32 {
+    (i / DIM % 3 * 80) as f32 + (i * 37 % 11) as f32
+}
+
+/// Lists of three groups that are far apart, so that every CPU sees the same ones; two vectors were removed.
+fn lists(
+    (metric, encoding, rerank): (Metric, Encoding, Option<Encoding>),
+    structure: Structure,
+    texts: bool,
+    calibration: &str,
+) -> Arc<Index> {
+    let index =
+        Index::new(Spec { dim: DIM, metric, encoding, rerank, structure, shadow: false, seed: 42 }).unwrap();
+    let index = Arc::new(index);
+    let values: Vec<f32> = (0..N * DIM).map(value).collect();
+    index.train(N, Values::Float32(&values), &Work::inline()).unwrap();
+    let name = |i: usize| format!("row {i}");
+    let ids = texts.then(|| IdList::Text((0..N).map(name).collect()));
+    let mut stage = index.stage(Zeros::Accept, &Silent).unwrap();
+    stage.append(Values::Float32(&values), ids, &Work::inline()).unwrap();
+    stage.commit(false, &Work::inline()).unwrap();
+    let gone = if texts { IdList::Text(vec![name(5), name(17)]) } else { IdList::Int(vec![5, 17]) };
+    index.remove(&gone, &Work::inline()).unwrap();
+    index.set_calibration(calibration, &Silent).unwrap();
+    index
+}
+
 /// Every encoding, kind of ids and kind of section, in as few bytes as that takes.
 fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
     let small = [0.0, 1.0, -2.5, 3.0, 4.0, 0.5];
@@ -62,7 +94,24 @@ fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
     removed.remove(&IdList::Int(vec![1]), &Work::inline()).unwrap();
     let names = IdList::Text(text(["a", "", "Löffel"]));
     let numbers = IdList::Int(vec![7, 1 << 40, 0]);
+    let short = |encoding| Encoding::Short(encoding);
+    let three = Structure::Lists { n_lists: 3, spill: 40 };
+    let euclidean = |encoding, rerank| (Metric::Euclidean, encoding, rerank);
+    let listed = Spec { encoding: short(ShortEncoding::Scalar4), structure: three, shadow: false, ..spec };
+    let trained = Arc::new(Index::new(listed).unwrap());
+    trained.train(3, Values::Float32(&[1.0, 2.0, -5.0, 4.0, 0.0, -3.0]), &Work::inline()).unwrap();
+    let second = (Metric::Cosine, short(ShortEncoding::Scalar4), Some(short(ShortEncoding::Scalar8)));
+    let words = short(ShortEncoding::Product { m: 2, bits: 4 });
+    let bits = (Metric::InnerProduct, short(ShortEncoding::Rabitq { bits: 3 }), None);
+    let calibration = "{\"n_queries\": 10, \"what\": \"gemessen\u{e4}\"}";
     [
+        ("lists-untrained", Arc::new(Index::new(listed).unwrap())),
+        ("lists-empty", trained),
+        ("lists-float32", lists(euclidean(Encoding::Float32, None), three, false, "")),
+        ("lists-uint8-texts", lists((Metric::Angular, Encoding::UInt8, None), three, true, "")),
+        ("lists-second-calibrated", lists(second, three, false, calibration)),
+        ("lists-words-float16", lists(euclidean(words, Some(Encoding::Float16)), three, false, "")),
+        ("codes", lists(bits, Structure::Exact, true, "")),
         ("empty", Arc::new(Index::new(spec).unwrap())),
         ("float32", index((2, Metric::Euclidean, Encoding::Float32, false), floats, None)),
         (
@@ -83,6 +132,34 @@ fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
     ]
     .map(|(name, index)| (name, index.snapshot()))
     .to_vec()
+}
+
+/// Vectors in lists are what they were, as far as their codes go.
+fn check_values(snapshot: &Snapshot) {
+    let ids: Vec<String> = snapshot.ids().iter().map(|id| id.to_string()).collect();
+    assert_eq!(ids.len(), N - 2);
+    let rows: Vec<u32> = (0..ids.len() as u32).collect();
+    let mut got = Vec::new();
+    snapshot
+        .values_of(&rows, |values| match values {
+            Values::Float32(values) => got.extend_from_slice(values),
+            Values::Float16(values) => got.extend(values.iter().map(|x| x.to_f32())),
+            Values::UInt8(values) => got.extend(values.iter().map(|&x| f32::from(x))),
+            other => panic!("{other:?}"),
+        })
+        .unwrap();
+    for (id, got) in ids.iter().zip(got.chunks_exact(DIM)) {
+        let digits: String = id.chars().filter(char::is_ascii_digit).collect();
+        let row: usize = digits.parse().unwrap();
+        let expected: Vec<f32> = (0..DIM).map(|j| value(row * DIM + j)).collect();
+        let norm = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
+        // Where only directions count, codes are of vectors of length 1.
+        let is_raw = snapshot.values_encoding() != Encoding::Float32;
+        let angular = snapshot.spec().metric.is_angular() && !is_raw;
+        let scale = if angular { norm(&expected) } else { 1.0 };
+        let off: Vec<f32> = expected.iter().zip(got).map(|(x, got)| x - got * scale).collect();
+        assert!(norm(&off) <= 0.25 * norm(&expected).max(80.0), "{id}: {got:?} for {expected:?}");
+    }
 }
 
 fn bytes_of(snapshot: &Snapshot) -> Vec<u8> {
@@ -133,6 +210,9 @@ fn files_of_every_version_open() {
             };
             let found = snapshot.search(query, 3, None, Knobs::default(), &Work::inline()).unwrap();
             assert_eq!(found.found[0].len(), snapshot.len().min(3), "{}", path.display());
+            if snapshot.is_trained() && !snapshot.is_empty() {
+                check_values(&snapshot);
+            }
             n_files += 1;
         }
     }
