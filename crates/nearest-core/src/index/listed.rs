@@ -184,6 +184,7 @@ impl Snapshot {
             kernels: self.kernels,
             lists,
             selected,
+            selected_words: selected.all_words(),
             is_filtered: selected.len() < self.live.len(),
             exclude,
             kept: &kept,

@@ -208,7 +208,7 @@ impl Lists {
         }
     }
 
-    /// The vector at a place of a list, in the frame; integers as they are.
+    /// The vector at a place of a list, in the frame. Only where codes are relative to centroids.
     pub fn decode_at(&self, kernels: &Kernels, list: u32, place: u32, bytes: &mut Vec<u8>, out: &mut [f32]) {
         let (block, at) = self.block(list, place);
         let (panel, row) = (block.panel(at / PANEL_ROWS), at % PANEL_ROWS);
