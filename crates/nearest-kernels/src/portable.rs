@@ -183,7 +183,7 @@ pub(crate) unsafe fn estimates_i8(
     for (query, codes) in queries.codes.chunks_exact(depth).enumerate() {
         let sums = byte_sums(rows.panel, codes, queries.start[query]);
         for r in 0..PANEL_ROWS {
-            let estimate = rows.scale[r] * sums[r] as f32 + rows.bias[r] * queries.weight[query];
+            let estimate = estimated(rows.scale[r], sums[r] as f32, rows.bias[r], queries.weight[query]);
             // SAFETY: as the caller promises.
             unsafe { out.add(query * stride + r).write(estimate) };
         }
@@ -232,9 +232,16 @@ fn below(
 ) -> u32 {
     let mut mask = 0;
     for r in 0..PANEL_ROWS {
-        mask |= u32::from(scale[r] * sums[r] + bias[r] * weight < threshold) << r;
+        mask |= u32::from(estimated(scale[r], sums[r], bias[r], weight) < threshold) << r;
     }
     mask
+}
+
+/// `scale * sum + bias * weight`, the first product not rounded, as in the kernels that fuse it with the sum: a row whose
+/// terms are large and nearly cancel has the same estimate on every level, up to a rounding of the estimate itself.
+#[inline(always)]
+fn estimated(scale: f32, sum: f32, bias: f32, weight: f32) -> f32 {
+    (f64::from(scale) * f64::from(sum) + f64::from(bias * weight)) as f32
 }
 
 /// Gives the scores of one centroid after the other.

@@ -104,6 +104,7 @@ impl Snapshot {
                 }
             }
         };
+        let made = trained.is_none();
         let mut lists = match trained {
             Some(lists) => lists,
             None => {
@@ -131,6 +132,12 @@ impl Snapshot {
             kept.append(&mut coded.kept);
         }
         failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
+        if made {
+            // Those that come later are compared with all of these: a few far ones among them must not make every change
+            // a training.
+            lists.distance = lists.added.1 / rows.len().max(1) as f64;
+            lists.added = (0, 0.0);
+        }
         let vectors = match kept_as {
             KeptAs::Raw(encoding) => same_kind(&self.vectors, encoding, allocator)?,
             KeptAs::Code(_) | KeptAs::Place => {
@@ -185,6 +192,7 @@ impl Snapshot {
             lists,
             selected,
             selected_words: selected.all_words(),
+            live: &self.live,
             is_filtered: selected.len() < self.live.len(),
             exclude,
             kept: &kept,

@@ -221,8 +221,10 @@ impl Snapshot {
             file.array(LISTS_SECOND, &[state.len() as u64], &state)?;
             file.mark_required();
         }
-        // Numbers of rows in the file.
-        let all = self.live.len() == self.vectors.n_rows();
+        // Numbers of rows in the file: the same if all rows live, and chunks that went free or stayed short left no gaps.
+        let n_chunks = self.vectors.n_chunks();
+        let gaps = (1..n_chunks).any(|chunk| self.vectors.rows_in(chunk - 1) < CHUNK_ROWS);
+        let all = !gaps && self.live.len() == self.vectors.n_rows();
         let numbers = if all { Vec::new() } else { self.live.ranks() };
         let number = |row: Row| {
             if all { Some(row) } else { numbers.get(row as usize).copied().filter(|&n| n != Row::MAX) }
@@ -443,7 +445,8 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     let rows = view.require(LISTS_ROWS, Dtype::U8, &[None])?;
     let n_bytes = rows.n_bytes() as usize;
     let store = view.slots::<u8>(rows, 0, n_bytes)?;
-    let mut filled: Vec<List> = vec![List::default(); lists.n_lists()];
+    // Lists without rows share one: there may be many.
+    let mut filled: Vec<Arc<List>> = Vec::clone(&lists.lists);
     let (mut start, mut last) = (0, 0);
     for &[list, n_rows] in blocks.as_chunks::<2>().0 {
         let wrong = || {
@@ -457,7 +460,7 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
             return Err(wrong());
         }
         last = list;
-        let of_list = &mut filled.get_mut(list as usize).ok_or_else(wrong)?.blocks;
+        let of_list = &mut Arc::make_mut(filled.get_mut(list as usize).ok_or_else(wrong)?).blocks;
         // All but the last of a list are full.
         if of_list.last().is_some_and(|last: &Block| last.n_rows() != BLOCK_PLACES) {
             return Err(wrong());
@@ -469,7 +472,7 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
             "section 'lists_rows' holds {n_bytes} bytes, of which blocks take {start}"
         )));
     }
-    lists.lists = Arc::new(filled.into_iter().map(Arc::new).collect());
+    lists.lists = Arc::new(filled);
     Ok(Some(lists))
 }
 
@@ -485,6 +488,9 @@ pub fn verify(view: &FileView) -> Result<()> {
                 .map_err(wrong)?;
         }
     });
+    if let Some(lists) = &snapshot.lists {
+        verify_lists(&snapshot, lists)?;
+    }
     if let (Encoding::Binary, Vectors::UInt8(column)) = (snapshot.spec.encoding, &snapshot.vectors) {
         for chunk in 0..column.n_chunks() {
             check_bits("vectors", column.chunk(chunk), snapshot.spec.dim, chunk * CHUNK_ROWS)
@@ -507,6 +513,64 @@ pub fn verify(view: &FileView) -> Result<()> {
                 snapshot.next_id
             )));
         }
+    }
+    Ok(())
+}
+
+/// Checks that every row is in a list, in two at most, in none twice, and in the one that is kept of it; and that terms are
+/// such as codes have.
+fn verify_lists(snapshot: &Snapshot, lists: &Lists) -> Result<()> {
+    let n = snapshot.len();
+    let wrong = |text: String| Error::format(format!("section 'lists_rows': {text}"));
+    if lists.spill_gap.is_nan() || lists.distance.is_nan() || lists.added.1.is_nan() {
+        return Err(Error::format("section 'lists' holds what is no number"));
+    }
+    // What is kept of rows beside the lists.
+    let kept = match (&snapshot.vectors, snapshot.spec.kept_as()) {
+        (Vectors::UInt8(column), KeptAs::Place | KeptAs::Code(_)) => Some(column),
+        _ => None,
+    };
+    let first_4 = |row: Row| kept.and_then(|column| column.row(row).first_chunk().copied());
+    let is_place = snapshot.spec.kept_as() == KeptAs::Place;
+    // The last list that each row was met in, counted from 1; how many they were; whether its own was among them.
+    let mut met: Vec<(u32, u8, bool)> = vec![(0, 0, !is_place); n];
+    for (list, number) in lists.lists.iter().zip(0u32..) {
+        for block in &list.blocks {
+            for panel in block.panels() {
+                for (place, (&scale, &bias)) in panel.scales.iter().zip(panel.biases).enumerate() {
+                    let Some(&row) = panel.rows.get(place) else {
+                        if scale != 0.0 || bias != f32::NEG_INFINITY {
+                            return Err(wrong(format!("a place of list {number} without a row has terms")));
+                        }
+                        continue;
+                    };
+                    let Some((last, n_lists, is_there)) = met.get_mut(row as usize) else {
+                        return Err(wrong(format!("list {number} holds row {row} of {n}")));
+                    };
+                    // Of squares that float32 cannot hold, −∞ is left.
+                    if !scale.is_finite() || bias.is_nan() || bias == f32::INFINITY {
+                        return Err(wrong(format!(
+                            "row {row} in list {number} has terms that are no numbers"
+                        )));
+                    }
+                    if *last == number + 1 || *n_lists == 2 {
+                        return Err(wrong(format!("row {row} is in list {number} once too often")));
+                    }
+                    *last = number + 1;
+                    *n_lists += 1;
+                    *is_there |= is_place && first_4(row).map(u32::from_le_bytes) == Some(number);
+                }
+            }
+        }
+    }
+    if let Some(row) = met.iter().position(|&(_, n_lists, is_there)| n_lists == 0 || !is_there) {
+        return Err(wrong(format!("row {row} is in no list, or not in the one that 'vectors' says")));
+    }
+    if let (Some(_), KeptAs::Code(_)) = (kept, snapshot.spec.kept_as())
+        && let Some(row) = (0..n as Row)
+            .find(|&row| !f32::from_le_bytes(first_4(row).expect("a scale and a code")).is_finite())
+    {
+        return Err(Error::format(format!("section 'vectors': the scale of row {row} is no number")));
     }
     Ok(())
 }

@@ -70,15 +70,14 @@ impl Frame {
     }
 
     fn apply(&self, kernels: &Kernels, x: &[f32], centred: bool, scratch: &mut Vec<f32>, out: &mut [f32]) {
-        let factor = if self.metric.is_angular() {
-            let norm = kernels.canonical_squared_norm(x).sqrt();
-            if norm > 0.0 { (1.0 / norm) as f32 } else { 0.0 }
-        } else {
-            1.0
-        };
+        let norm = if self.metric.is_angular() { kernels.canonical_squared_norm(x).sqrt() } else { 1.0 };
+        let inverse = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+        let factor = inverse as f32;
         let into = |out: &mut [f32]| {
             for ((out, x), c) in out.iter_mut().zip(x).zip(&self.centre) {
-                *out = x * factor - if centred { *c } else { 0.0 };
+                // The inverse of a subnormal length is too large for float32.
+                let x = if factor.is_finite() { x * factor } else { (f64::from(*x) * inverse) as f32 };
+                *out = x - if centred { *c } else { 0.0 };
             }
         };
         match &self.rotation {

@@ -173,8 +173,8 @@ impl Lists {
 
     /// Whether it should be made anew: there are many more rows than it was made for, or most are of another kind.
     pub fn is_outgrown(&self, n_live: usize) -> bool {
-        let grown = n_live as u64 >= 4 * self.made_for.max(1);
-        grown || (2 * self.added.0 >= n_live as u64 && self.drift() > DRIFT)
+        let grown = n_live as u64 / 4 >= self.made_for.max(1);
+        grown || (self.added.0 >= (n_live as u64).div_ceil(2) && self.drift() > DRIFT)
     }
 
     /// Bytes of codes, terms, row numbers and centroids.

@@ -90,7 +90,9 @@ pub struct ListSearch<'a> {
     pub selected: &'a RowSet,
     /// The same, by chunk.
     pub selected_words: Vec<&'a [u64]>,
-    /// Whether these are fewer than all that live.
+    /// Rows that live.
+    pub live: &'a RowSet,
+    /// Whether fewer may be found than live.
     pub is_filtered: bool,
     /// Rows of each query that may not be found.
     pub exclude: Option<&'a [Row]>,
@@ -190,7 +192,14 @@ impl ListSearch<'_> {
         if n == 0 || self.selected.is_empty() || matches!(goal, Goal::Nearest { k: 0, .. }) {
             return Ok(vec![Vec::new(); n]);
         }
-        let matches = self.matches();
+        let matches = self.is_filtered.then(|| self.counts(self.selected));
+        // Dead rows are in memory, not in files: they must not matter to how far a search goes.
+        let has_dead = self.lists.n_rows > self.live.len();
+        let sizes = match self.is_filtered {
+            false => Vec::new(),
+            true if has_dead => self.counts(self.live),
+            true => self.lists.lists.iter().map(|list| list.n_rows() as u32).collect(),
+        };
         // Even blocks, one a thread at least.
         let n_blocks = n.div_ceil(BLOCK_QUERIES).max(work.n_threads().min(n.div_ceil(16)));
         let size = n.div_ceil(n_blocks);
@@ -199,7 +208,7 @@ impl ListSearch<'_> {
         work.for_each("searching", found.len(), Borrowed::take, |Borrowed(scratch), i| {
             let first = i * size;
             let values = &queries[first * dim..(first * dim + size * dim).min(queries.len())];
-            let result = self.block(first, values, goal, matches.as_deref(), scratch);
+            let result = self.block(first, values, goal, (matches.as_deref(), &sizes), scratch);
             *found[i].lock().unwrap_or_else(PoisonError::into_inner) = result;
             Ok(())
         })?;
@@ -209,12 +218,10 @@ impl ListSearch<'_> {
             .collect())
     }
 
-    /// How many rows of each list may be found, where that is not all of them.
-    fn matches(&self) -> Option<Vec<u32>> {
-        self.is_filtered.then(|| {
-            let of = |list: &Arc<List>| list.rows().filter(|&row| self.is_selected(row)).count() as u32;
-            self.lists.lists.iter().map(of).collect()
-        })
+    /// How many rows of each list are in a set.
+    fn counts(&self, set: &RowSet) -> Vec<u32> {
+        let of = |list: &Arc<List>| list.rows().filter(|&row| set.contains(row)).count() as u32;
+        self.lists.lists.iter().map(of).collect()
     }
 
     fn block(
@@ -222,7 +229,7 @@ impl ListSearch<'_> {
         first: usize,
         values: &[f32],
         goal: Goal,
-        matches: Option<&[u32]>,
+        (matches, sizes): (Option<&[u32]>, &[u32]),
         scratch: &mut Scratch,
     ) -> Vec<Vec<Candidate>> {
         let lists = self.lists;
@@ -230,14 +237,14 @@ impl ListSearch<'_> {
         let n = values.len() / dim;
         scratch.first_query = first;
         lists.coding.queries(self.kernels, values, &mut scratch.codes, &mut scratch.coding);
-        let wanted = matches.map(|matches| (matches, self.wanted(goal)));
+        let wanted = matches.map(|matches| (matches, self.wanted(goal, sizes)));
         let reach = Reach { n_probe: self.n_probe, wanted, by_distance: false };
         lists.router.route(
             self.kernels,
             &scratch.codes.framed,
             &scratch.codes.route,
             reach,
-            |list| lists.lists[list].n_rows(),
+            |list| sizes[list] as usize,
             &mut scratch.probes,
             &mut scratch.route,
         );
@@ -341,9 +348,9 @@ impl ListSearch<'_> {
     /// How many matching rows a filtered query must meet. Where a share p of all rows matches, its k nearest matches lie
     /// among its k / p nearest rows, which reach farther: lists are looked at until they hold √p of what would be looked at
     /// without a filter.
-    fn wanted(&self, goal: Goal) -> Wanted {
-        let n = self.lists.n_entries().max(1) as f64;
-        let share = (self.selected.len() as f64 / n).min(1.0);
+    fn wanted(&self, goal: Goal, sizes: &[u32]) -> Wanted {
+        let n = sizes.iter().map(|&n| u64::from(n)).sum::<u64>().max(1) as f64;
+        let share = (self.selected.len() as f64 / self.live.len().max(1) as f64).min(1.0);
         let looked_at = n * self.n_probe as f64 / self.lists.lists.len() as f64;
         let least = match goal {
             Goal::Nearest { k, .. } => 2.0 * k as f64,
@@ -506,9 +513,13 @@ impl ListSearch<'_> {
         for hit in &group.hits {
             let (q, at) = (hit.query as usize, hit.row as usize);
             let query = group.query[q] as usize;
-            let estimate = panel.scales[at] * hit.sum as f32 + panel.biases[at] * group.weight[q];
+            // As the tile has it, up to a rounding of the estimate: not of its terms, which may be far larger. Otherwise
+            // it would depend on the order of the lists which of two equal rows is found.
+            let bias = panel.biases[at] * group.weight[q];
+            let estimate = (f64::from(panel.scales[at]) * f64::from(hit.sum as f32) + f64::from(bias)) as f32;
             let score = group.unit[q] * estimate + group.base[q];
-            // Not «less»: what has no score, in a damaged file, is nobody's neighbour.
+            // What has no score, since float32 cannot hold it, is found after all others.
+            let score = if score.is_nan() { f32::NEG_INFINITY } else { score };
             if !(score >= sink.limits[query]) {
                 continue;
             }

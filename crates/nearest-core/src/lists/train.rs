@@ -8,9 +8,10 @@ use super::frame::Frame;
 use super::route::Router;
 use super::{Lists, Second};
 use crate::coder::{Coder, CoderScratch, ShortEncoding};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kmeans::{self, Points, Side};
 use crate::metric::Metric;
+use crate::random::Random;
 use crate::rotation::Rotation;
 use crate::work::Work;
 
@@ -81,15 +82,13 @@ pub fn train<P: Points>(sample: &P, plan: &Plan, work: &Work<'_>) -> Result<List
         Codes::UInt8 => (Codec::UInt8, loss_of(kernels, dim, &some, None)),
         Codes::Int8 => (Codec::Int8, loss_of(kernels, dim, &some, None)),
         Codes::Short(encoding) => {
-            let coder = Coder::train(encoding, dim, &residuals, plan.seed, kernels, work)?;
+            let coder = coder_of(encoding, dim, &residuals, plan.seed, kernels, work)?;
             let loss = loss_of(kernels, dim, &residuals, Some(&coder));
             (Codec::Short(coder), loss)
         }
     };
-    let second = plan
-        .second
-        .map(|encoding| Coder::train(encoding, dim, &some, plan.seed, kernels, work))
-        .transpose()?;
+    let second =
+        plan.second.map(|encoding| coder_of(encoding, dim, &some, plan.seed, kernels, work)).transpose()?;
     // The rows for which a second list promises most.
     let mut gaps: Vec<f32> = found.iter().map(|found| found.gap).collect();
     let spilled = (plan.spill.clamp(0.0, 1.0) * gaps.len() as f32) as usize;
@@ -102,6 +101,26 @@ pub fn train<P: Points>(sample: &P, plan: &Plan, work: &Work<'_>) -> Result<List
         found.iter().map(|found| f64::from(found.distance)).sum::<f64>() / found.len().max(1) as f64;
     let coding = Coding::new(frame, codec, loss);
     Ok(Lists::new(router, coding, second.map(|coder| Second::new(coder, plan.metric)), spill_gap, distance))
+}
+
+/// A coder for rows like these. Where all of them are zeros, as what centroids leave of a few vectors is, any directions will
+/// do to train on: what comes later may have some.
+fn coder_of(
+    encoding: ShortEncoding,
+    dim: usize,
+    rows: &[f32],
+    seed: u64,
+    kernels: &Kernels,
+    work: &Work<'_>,
+) -> Result<Coder> {
+    match Coder::train(encoding, dim, rows, seed, kernels, work) {
+        Err(Error::Argument(_)) => {
+            let mut random = Random::new(seed, 2);
+            let any: Vec<f32> = (0..1024 * dim).map(|_| (random.bits() >> 32) as i32 as f32).collect();
+            Coder::train(encoding, dim, &any, seed, kernels, work)
+        }
+        trained => trained,
+    }
 }
 
 /// The root mean squares of rows and of what coding them loses.

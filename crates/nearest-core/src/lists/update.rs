@@ -133,7 +133,7 @@ impl Lists {
             .collect();
         let mut lists = self.carry_out(&plans, entries, &|row| row, allocator, work)?;
         lists.n_rows = if sweep { live.len() } else { n_rows };
-        lists.added.0 += n_new as u64;
+        lists.added.0 = lists.added.0.saturating_add(n_new as u64);
         lists.added.1 += coded.distance;
         Ok(lists)
     }
