@@ -346,8 +346,9 @@ impl ListSearch<'_> {
     }
 
     /// How many matching rows a filtered query must meet. Where a share p of all rows matches, its k nearest matches lie
-    /// among its k / p nearest rows, which reach farther: lists are looked at until they hold √p of what would be looked at
-    /// without a filter.
+    /// among its k / p nearest rows, which reach farther: lists are looked at until they hold p to the ¼ of what would be
+    /// looked at without a filter. (Measured on wordnet at recall 0.97 without one: with √p, 0.94 where the filter keeps
+    /// what is far from all queries.)
     fn wanted(&self, goal: Goal, sizes: &[u32]) -> Wanted {
         let n = sizes.iter().map(|&n| u64::from(n)).sum::<u64>().max(1) as f64;
         let share = (self.selected.len() as f64 / self.live.len().max(1) as f64).min(1.0);
@@ -356,7 +357,7 @@ impl ListSearch<'_> {
             Goal::Nearest { k, .. } => 2.0 * k as f64,
             Goal::Within(_) => 1.0,
         };
-        Wanted { rows: (looked_at * share.sqrt()).max(least) as u64, least_share: share / 3.0 }
+        Wanted { rows: (looked_at * share.powf(0.25)).max(least) as u64, least_share: share / 2.0 }
     }
 
     fn begin(&self, n: usize, goal: Goal, scratch: &mut Scratch) {
