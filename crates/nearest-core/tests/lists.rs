@@ -807,6 +807,41 @@ fn few_vectors_are_searched_exactly_until_there_are_lists() {
     }
 }
 
+/// Vectors that wait for lists are such as will be kept, so that making lists is not refused for what came before.
+#[test]
+fn what_waits_can_be_kept() {
+    for (rerank, good, bad) in [
+        (Encoding::UInt8, 255.0, 0.5),
+        (Encoding::Int8, -128.0, 128.0),
+        (Encoding::Float16, 6e4, 7e4),
+        (Encoding::BFloat16, 3e38, f32::MAX),
+    ] {
+        let spec = Spec { rerank: Some(rerank), ..spec(2, Metric::InnerProduct, scalar4(), 4) };
+        let index = index(spec);
+        let error = change(&index, &[1.0, 2.0, 3.0, bad], None, false).unwrap_err();
+        assert!(matches!(&error, Error::Argument(text) if text.contains("row 1, dimension 1")), "{error}");
+        assert!(error.to_string().contains(&rerank.name()));
+        let values: Vec<f32> = (0..2200).map(|i| if i == 7 { good } else { (i % 100) as f32 }).collect();
+        add(&index, &values[..1000]);
+        assert!(!index.snapshot().is_trained());
+        add(&index, &values[1000..]);
+        let snapshot = index.snapshot();
+        assert!(snapshot.is_trained());
+        assert!(change(&index, &[1.0, bad], None, false).is_err());
+        let kept = values_of(&snapshot, &(0..1100).collect::<Vec<_>>());
+        let rounded = |x: f32| match rerank {
+            Encoding::Float16 => f16::from_f32(x).to_f32(),
+            Encoding::BFloat16 => bf16::from_f32(x).to_f32(),
+            _ => x,
+        };
+        assert!(kept.iter().copied().eq(values.iter().map(|&x| rounded(x))), "{rerank:?}");
+        let found = search(&snapshot, &[1.0, 2.0], 1200, ALL);
+        assert_eq!(found[0].len(), 1100);
+        check_file(&snapshot);
+        check_file(&mapped(&snapshot).snapshot());
+    }
+}
+
 #[test]
 fn lists_may_be_made_before_there_are_vectors() {
     let sample = vectors(Data::Groups, 400, 5, Encoding::Float32, 71);
@@ -973,6 +1008,41 @@ fn vectors_beyond_squares_are_not_lost() {
                 // What was read back may be zero, which is nobody's neighbour where only directions count.
                 assert!(found.is_ok() || metric.is_angular());
             }
+        }
+    }
+}
+
+/// The largest numbers there are, among ordinary ones: nothing of them is a number in the frame of the lists.
+#[test]
+fn the_largest_numbers_are_found() {
+    let dim = 6;
+    let values = vectors(Data::Groups, 1500, dim, Encoding::Float32, 96);
+    let mut large: Vec<f32> = vectors(Data::Groups, 30, dim, Encoding::Float32, 99);
+    large.iter_mut().for_each(|x| *x = f32::MAX.copysign(*x));
+    for metric in METRICS {
+        for (encoding, rerank) in coded(dim).into_iter().chain([(Encoding::Float32, None)]) {
+            if matches!(rerank, Some(Encoding::Float16 | Encoding::BFloat16)) {
+                continue;
+            }
+            let index = filled(Spec { rerank, ..spec(dim, metric, encoding, 8) }, &values);
+            add(&index, &large);
+            for k in [10, 1600] {
+                for knobs in [Knobs::default(), Knobs { effort: Some(1), rerank_k: None }, ALL] {
+                    let queries = [&values[..2 * dim], &large[..dim]].concat();
+                    for list in search(&index.snapshot(), &queries, k, knobs) {
+                        check_order(&list);
+                        assert_eq!(list.len(), k.min(1530), "{metric:?} {encoding:?} {rerank:?} {knobs:?}");
+                    }
+                }
+            }
+            if encoding == Encoding::Float32 && metric.is_angular() {
+                let found = search(&index.snapshot(), &large[..dim], 1, Knobs::default());
+                assert!(found[0][0].row >= 1500 && found[0][0].distance < 1e-6);
+            }
+            check_file(&index.snapshot());
+            remove(&index, (0..1500).chain([1503]));
+            assert_eq!(search(&index.snapshot(), &values[..dim], 40, Knobs::default())[0].len(), 29);
+            check_file(&index.snapshot());
         }
     }
 }
@@ -1759,7 +1829,6 @@ fn specs_that_make_no_sense_are_refused() {
         (Spec { metric: Metric::Hamming, encoding: Encoding::Binary, ..base }, "hamming"),
         (Spec { metric: Metric::Manhattan, encoding: scalar8(), ..exact(base) }, "scalar8"),
         (Spec { rerank: Some(scalar8()), ..base }, "rerank"),
-        (Spec { rerank: Some(Encoding::UInt8), encoding: scalar4(), ..base }, "uint8"),
         (Spec { rerank: Some(Encoding::Binary), encoding: scalar4(), ..base }, "binary"),
         (Spec { shadow: true, ..base }, "shadow"),
         (Spec { shadow: true, encoding: scalar8(), ..exact(base) }, "shadow"),

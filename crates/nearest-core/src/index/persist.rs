@@ -566,11 +566,15 @@ fn verify_lists(snapshot: &Snapshot, lists: &Lists) -> Result<()> {
     if let Some(row) = met.iter().position(|&(_, n_lists, is_there)| n_lists == 0 || !is_there) {
         return Err(wrong(format!("row {row} is in no list, or not in the one that 'vectors' says")));
     }
-    if let (Some(_), KeptAs::Code(_)) = (kept, snapshot.spec.kept_as())
-        && let Some(row) = (0..n as Row)
-            .find(|&row| !f32::from_le_bytes(first_4(row).expect("a scale and a code")).is_finite())
-    {
-        return Err(Error::format(format!("section 'vectors': the scale of row {row} is no number")));
+    if let (Some(column), KeptAs::Code(_)) = (kept, snapshot.spec.kept_as()) {
+        let is_wrong = |row: Row| {
+            let (terms, _) = column.row(row).as_chunks::<4>();
+            let (scale, bias) = (f32::from_le_bytes(terms[0]), f32::from_le_bytes(terms[1]));
+            !scale.is_finite() || bias.is_nan() || bias == f32::INFINITY
+        };
+        if let Some(row) = (0..n as Row).find(|&row| is_wrong(row)) {
+            return Err(Error::format(format!("section 'vectors': row {row} has terms that are no numbers")));
+        }
     }
     Ok(())
 }

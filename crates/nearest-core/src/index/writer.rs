@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use half::{bf16, f16};
 use nearest_kernels::Kernels;
 
 use super::snapshot::{check_bits, check_numbers};
@@ -460,9 +461,17 @@ impl Stage {
         let writer = self.writer.as_mut().expect("a stage has the writer");
         let snapshot = self.index.snapshot();
         let ranges = match &snapshot.lists {
-            None => each_kind!(&mut writer.vectors, VectorsWriter, column => {
-                stage_values(column, values, &spec, first, zeros, kernels)
-            })?,
+            None => {
+                // What waits for lists is kept as it came, and must be such as they will keep.
+                if let (Encoding::Short(_), KeptAs::Raw(kept), Values::Float32(values)) =
+                    (spec.encoding, spec.kept_as(), values)
+                {
+                    check_held(kept, values, &spec, first, zeros, kernels)?;
+                }
+                each_kind!(&mut writer.vectors, VectorsWriter, column => {
+                    stage_values(column, values, &spec, first, zeros, kernels)
+                })?
+            }
             Some(lists) => {
                 let (coded, ranges) = writer.stage_coded(lists, values, &spec, first, zeros, work)?;
                 self.coded.append(coded);
@@ -598,6 +607,22 @@ fn stage_values<T: Kind>(
             values.element()
         )));
     };
+    let converted = converted::<T>(values, spec, first, zeros, kernels)?;
+    column.stage(converted.len() / width, |part, out| {
+        out.copy_from_slice(&converted[part.start * width..part.end * width]);
+    })
+}
+
+/// Vectors in another type that can hold them exactly enough.
+fn converted<T: Kind>(
+    values: &[f32],
+    spec: &Spec,
+    first: usize,
+    zeros: Zeros,
+    kernels: &Kernels,
+) -> Result<Vec<T>> {
+    let width = spec.width();
+    let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
     check_numbers(kernels, "vectors", values, width, first, metric)?;
     let mut converted = Vec::with_capacity(values.len());
     for (i, &value) in values.iter().enumerate() {
@@ -612,7 +637,23 @@ fn stage_values<T: Kind>(
     }
     // What was not zero may have become so.
     check_numbers(kernels, "vectors", &converted, width, first, metric)?;
-    column.stage(converted.len() / width, |part, out| {
-        out.copy_from_slice(&converted[part.start * width..part.end * width]);
-    })
+    Ok(converted)
+}
+
+/// An error unless vectors can be held in an encoding that keeps them as they are.
+fn check_held(
+    encoding: Encoding,
+    values: &[f32],
+    spec: &Spec,
+    first: usize,
+    zeros: Zeros,
+    kernels: &Kernels,
+) -> Result<()> {
+    match encoding {
+        Encoding::Float16 => converted::<f16>(values, spec, first, zeros, kernels).map(drop),
+        Encoding::BFloat16 => converted::<bf16>(values, spec, first, zeros, kernels).map(drop),
+        Encoding::Int8 => converted::<i8>(values, spec, first, zeros, kernels).map(drop),
+        Encoding::UInt8 => converted::<u8>(values, spec, first, zeros, kernels).map(drop),
+        Encoding::Float32 | Encoding::Binary | Encoding::Short(_) => Ok(()),
+    }
 }

@@ -254,7 +254,8 @@ impl Coding {
             Metric::InnerProduct => along,
             _ => along - 0.5 * kernels.canonical_squared_norm(framed),
         };
-        Term { scale: terms.scale, bias: bias as f32, row }
+        // No score is infinitely good.
+        Term { scale: terms.scale, bias: bias.min(f32::MAX.into()) as f32, row }
     }
 
     /// What a row of a panel stands for, plus `offset`; integers as they are.

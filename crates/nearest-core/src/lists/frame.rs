@@ -73,20 +73,25 @@ impl Frame {
         let norm = if self.metric.is_angular() { kernels.canonical_squared_norm(x).sqrt() } else { 1.0 };
         let inverse = if norm > 0.0 { 1.0 / norm } else { 0.0 };
         let factor = inverse as f32;
-        let into = |out: &mut [f32]| {
+        let into = |out: &mut [f32], limit: f32| {
             for ((out, x), c) in out.iter_mut().zip(x).zip(&self.centre) {
                 // The inverse of a subnormal length is too large for float32.
                 let x = if factor.is_finite() { x * factor } else { (f64::from(*x) * inverse) as f32 };
-                *out = x - if centred { *c } else { 0.0 };
+                *out = (x - if centred { *c } else { 0.0 }).clamp(-limit, limit);
             }
         };
-        match &self.rotation {
-            None => into(out),
+        let mut turn = |out: &mut [f32], limit| match &self.rotation {
+            None => into(out, limit),
             Some(rotation) => {
                 scratch.resize(x.len(), 0.0);
-                into(scratch);
+                into(scratch, limit);
                 rotation.apply(kernels, scratch, out);
             }
+        };
+        turn(out, f32::INFINITY);
+        if !kernels.all_finite(out) {
+            // Sums of the largest numbers there are; a little smaller, they are still farther than all others.
+            turn(out, 1e30);
         }
     }
 
