@@ -52,6 +52,9 @@ pub(crate) type Scores<R, C> =
 pub(crate) type UpdateRow =
     unsafe fn(row: &mut [f64], by: RankTwo<'_>, x: &[f64], x_row: f64, out: &mut [f64]) -> f64;
 
+pub(crate) type DecodeRow =
+    unsafe fn(panel: &[u8], row: usize, zero: i32, scale: f32, offset: &[f32], out: &mut [f32]);
+
 /// The kernels of one type of element.
 pub struct ElementTable<T: Element> {
     pub(crate) dot: OneToMany<T::Query, T, T::Sum>,
@@ -86,8 +89,7 @@ pub struct Kernels {
     pub(crate) two_nearest_f32: Choose<f32, f32, [Nearest; 2]>,
     pub(crate) scores_i8: Scores<u8, i8>,
     pub(crate) quantise_query: unsafe fn(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode,
-    pub(crate) decode_panel_row:
-        unsafe fn(panel: &[u8], row: usize, zero: i32, scale: f32, offset: &[f32], out: &mut [f32]),
+    pub(crate) decode_panel_row: DecodeRow,
     pub(crate) rotate: unsafe fn(factors: &[f32], values: &mut [f32]),
     pub(crate) rotate_back: unsafe fn(factors: &[f32], values: &mut [f32]),
     pub(crate) quantise_grid: unsafe fn(values: &[f32], bits: u32, levels: &mut [u8]) -> GridCode,

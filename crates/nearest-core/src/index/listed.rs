@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nearest_kernels::{Element, Kernels};
 
-use super::snapshot::{Goal, Knobs};
+use super::snapshot::{Goal, Knobs, Sought};
 use super::{KeptAs, Snapshot};
 use crate::candidates::Candidate;
 use crate::column::{Column, Row};
@@ -171,12 +171,10 @@ impl Snapshot {
         &self,
         lists: &Lists,
         queries: &[f32],
-        selected: &RowSet,
-        exclude: Option<&[Row]>,
-        goal: Goal,
-        knobs: Knobs,
+        sought: &Sought<'_>,
         work: &Work<'_>,
     ) -> Result<Vec<Vec<Candidate>>> {
+        let Sought { selected, exclude, goal, knobs } = *sought;
         let n_queries = queries.len() / self.spec.dim;
         let n_probe = knobs.effort.unwrap_or_else(|| default_effort(lists)).clamp(1, lists.n_lists());
         let goal = match goal {

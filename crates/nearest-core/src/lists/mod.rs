@@ -150,7 +150,7 @@ impl Lists {
         spill_gap: f32,
         distance: f64,
     ) -> Self {
-        let lists = Arc::new(vec![Arc::new(List::default()); router.n_lists()]);
+        let lists = Arc::new((0..router.n_lists()).map(|_| Arc::default()).collect());
         let (router, coding, second) = (Arc::new(router), Arc::new(coding), second.map(Arc::new));
         Self { router, coding, second, spill_gap, distance, made_for: 0, added: (0, 0.0), n_rows: 0, lists }
     }
