@@ -406,10 +406,14 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     let &[n_lists, spill_gap, error, spread, distance, n_added, added, made_for] = numbers else {
         return Err(Error::format(format!("section 'lists' must hold 8 numbers, got {numbers:?}")));
     };
-    let single = |bits: u64| f32::from_bits(bits as u32);
+    let single = |bits: u64| u32::try_from(bits).map_or(f32::NAN, f32::from_bits);
     let loss = Loss { error: single(error), spread: single(spread) };
     if !(loss.error >= 0.0 && loss.spread >= 0.0 && loss.error.is_finite() && loss.spread.is_finite()) {
         return Err(Error::format("section 'lists': what coding loses must be finite numbers"));
+    }
+    let (distance, added) = (f64::from_bits(distance), f64::from_bits(added));
+    if !(distance >= 0.0 && added >= 0.0) || single(spill_gap).is_nan() {
+        return Err(Error::format("section 'lists': distances must be numbers"));
     }
     let centre = view.array::<f32>(view.require(LISTS_CENTRE, Dtype::F32, &[dim])?)?.to_vec();
     let centroids = view.array::<f32>(view.require(LISTS_CENTROIDS, Dtype::F32, &[Some(n_lists), dim])?)?;
@@ -438,9 +442,9 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     let router = Router::new(kernels, spec.metric, spec.dim, centroids.to_vec());
     let coding = Coding::new(frame, codec, loss);
     let panel_bytes = coding.panel_bytes();
-    let mut lists = Lists::new(router, coding, second, single(spill_gap), f64::from_bits(distance));
+    let mut lists = Lists::new(router, coding, second, single(spill_gap), distance);
     lists.made_for = made_for;
-    lists.added = (n_added, f64::from_bits(added));
+    lists.added = (n_added, added);
     let blocks = view.array::<u32>(view.require(LISTS_BLOCKS, Dtype::U32, &[None, Some(2)])?)?;
     let rows = view.require(LISTS_ROWS, Dtype::U8, &[None])?;
     let n_bytes = rows.n_bytes() as usize;
@@ -522,9 +526,6 @@ pub fn verify(view: &FileView) -> Result<()> {
 fn verify_lists(snapshot: &Snapshot, lists: &Lists) -> Result<()> {
     let n = snapshot.len();
     let wrong = |text: String| Error::format(format!("section 'lists_rows': {text}"));
-    if lists.spill_gap.is_nan() || lists.distance.is_nan() || lists.added.1.is_nan() {
-        return Err(Error::format("section 'lists' holds what is no number"));
-    }
     // What is kept of rows beside the lists.
     let kept = match (&snapshot.vectors, snapshot.spec.kept_as()) {
         (Vectors::UInt8(column), KeptAs::Place | KeptAs::Code(_)) => Some(column),

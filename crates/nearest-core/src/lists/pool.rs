@@ -30,6 +30,8 @@ pub struct Pool {
     best: Vec<Estimate>,
     /// What a score must reach to be let in.
     limit: f32,
+    /// Whether the best are in order, each row once.
+    is_settled: bool,
 }
 
 impl Pool {
@@ -37,6 +39,7 @@ impl Pool {
     pub fn reset(&mut self, size: usize) {
         self.size = size;
         self.best.clear();
+        self.is_settled = true;
         self.limit = if size == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
     }
 
@@ -52,6 +55,7 @@ impl Pool {
         }
         if self.size > ORDERED {
             self.best.push(estimate);
+            self.is_settled = false;
             if self.best.len() >= 2 * self.size {
                 self.settle();
             }
@@ -96,9 +100,10 @@ impl Pool {
 
     /// Best first.
     pub fn best(&mut self) -> &[Estimate] {
-        if self.size > ORDERED && !self.best.is_sorted_by(before) {
+        if !self.is_settled {
             self.settle();
             self.best.sort_unstable_by(order);
+            self.is_settled = true;
         }
         &self.best
     }
@@ -113,6 +118,19 @@ pub(super) fn order(a: &Estimate, b: &Estimate) -> std::cmp::Ordering {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_row_comes_once_also_where_estimates_come_in_order() {
+        for size in [1, 2, 40] {
+            let mut pool = Pool::default();
+            pool.reset(size);
+            for list in 0..2 {
+                pool.offer(Estimate { score: 5.0 - list as f32, row: 7, list, place: 0 });
+            }
+            assert_eq!(pool.len(), 1);
+            assert_eq!(pool.best()[0].score, 5.0);
+        }
+    }
 
     proptest! {
         #[test]
