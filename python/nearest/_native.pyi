@@ -106,8 +106,15 @@ class Index:
     def save(self, path: str) -> None: ...
     def snapshot(self) -> Snapshot: ...
     def stage(self) -> Stage: ...
-    def train(self, n: int, sample: NDArray[Any], n_threads: int | None, progress: Progress) -> None:
-        """Makes the lists of an index that is to hold `n` vectors like those of `sample`."""
+    def train(
+        self,
+        n: int,
+        vectors: NDArray[Any],
+        rows: NDArray[np.int64] | None,
+        n_threads: int | None,
+        progress: Progress,
+    ) -> None:
+        """Makes the lists of an index that is to hold `n` vectors like these, or like some rows of them."""
     def set_calibration(self, text: str) -> None:
         """Keeps text with the index; an empty one is forgotten."""
     def remove(self, ids: Ids) -> int:

@@ -70,8 +70,8 @@ class KMeans(NamedTuple):
         Notes
         -----
         The two that are best by 8-bit codes are compared in float64, and once more in float32 where that may matter.
-        About one time in ten thousand another is nearer, by very little; ``nearest.knn(centroids, vectors, 1)`` promises
-        the nearest and takes a few times as long.
+        About one time in ten thousand another is nearer, by very little; ``nearest.knn(centroids, vectors, 1)``
+        promises the nearest and takes a few times as long.
 
         Examples
         --------

@@ -30,6 +30,8 @@ _LISTS_FROM = 20_000
 _UNLISTABLE = ("manhattan", *BINARY_METRICS)
 # Vectors of a list, and vectors at least, that lists and codes are trained on.
 _TRAINING_PER_LIST, _TRAINING_ROWS = 64, 16_384
+# What the native module reads where it lies, so that a sample need not be copied.
+_READ_IN_PLACE = tuple(np.dtype(name) for name in ("float32", "float16", "int8", "uint8"))
 # Bytes of codes on their way into lists.
 _FILL_BYTES = 128 << 20
 # Vectors and queries that codes are tried out on.
@@ -239,7 +241,11 @@ class _Plan:
         )
         if self.n:
             n_lists = structure.n_lists if isinstance(structure, Lists) and structure.n_lists else 1
-            index._native.train(self.n, self._sample(n_lists), self.n_threads, self._progress())
+            rows = self._sample(n_lists)
+            if arrays.is_ready(self.matrix, self.matrix.dtype) and self.matrix.dtype in _READ_IN_PLACE:
+                index._native.train(self.n, self.matrix, rows, self.n_threads, self._progress())
+            else:
+                index._native.train(self.n, self._rows(rows), None, self.n_threads, self._progress())
         added = self._fill(index, ids)
         if isinstance(structure, Lists) and self.n:
             self._calibrate(index, added, queries)
@@ -278,16 +284,18 @@ class _Plan:
         """Some vectors, as the native module takes them."""
         matrix = self.matrix
         rows = matrix.take(positions) if isinstance(matrix, arrays.Chunks) else matrix[positions]
-        dtype = rows.dtype if rows.dtype in (np.uint8, np.int8, np.float16) else arrays.FLOAT32
+        dtype = rows.dtype if rows.dtype in _READ_IN_PLACE else arrays.FLOAT32
         return arrays.ready(rows, dtype, "vectors")
 
-    def _sample(self, n_lists: int) -> NDArray[Any]:
+    def _sample(self, n_lists: int) -> NDArray[np.int64]:
+        """Positions of vectors to train on."""
         others = self.n - len(self.held)
         count = min(others, max(_TRAINING_ROWS, _TRAINING_PER_LIST * n_lists))
         positions = np.sort(self.random.choice(others, size=count, replace=False)) if count < others else np.arange(others)
         # Skip those held out: the i-th of the others lies behind all held-out ones that are not after it.
         before = self.held - np.arange(len(self.held))
-        return self._rows(positions + np.searchsorted(before, positions, side="right"))
+        sample: NDArray[np.int64] = positions + np.searchsorted(before, positions, side="right")
+        return sample
 
     def _encoding(self, own: str, structure: Structure, budget: int | None, low: bool) -> tuple[str, str | None]:
         """The cheapest codes that keep the neighbors."""
@@ -322,7 +330,7 @@ class _Plan:
         """The share of the true neighbors that codes find among all vectors of a sample."""
         queries, rows, truth = self._trial()
         index = Index(self.width, metric=self.metric, encoding=encoding, rerank=rerank, seed=self.seed)
-        index._native.train(len(rows), rows, self.n_threads, None)
+        index._native.train(len(rows), rows, None, self.n_threads, None)
         index._add(rows, None, replace=False, n_threads=self.n_threads)
         found = index._native.snapshot().search(queries, truth.shape[1], (None, None), None, self.n_threads, None)[0]
         return float((found[:, :, None] == truth[:, None, :]).any(axis=2).mean())

@@ -45,6 +45,11 @@ impl RowSet {
         self.chunks.get(chunk)?.as_deref()
     }
 
+    /// The bits of all chunks; none where none of a chunk's rows is in the set.
+    pub fn all_words(&self) -> Vec<&[u64]> {
+        self.chunks.iter().map(|words| words.as_deref().unwrap_or_default()).collect()
+    }
+
     /// How many rows of a chunk are in it.
     pub fn len_in(&self, chunk: usize) -> usize {
         self.words(chunk).map_or(0, |words| words.iter().map(|word| word.count_ones() as usize).sum())

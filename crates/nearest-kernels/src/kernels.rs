@@ -14,7 +14,8 @@ use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
 use crate::grid::{self, GridCode};
-use crate::panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows};
+use crate::panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, panel_depth};
+use crate::panel_row;
 use crate::portable;
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rotate;
@@ -51,6 +52,9 @@ pub(crate) type Scores<R, C> =
 pub(crate) type UpdateRow =
     unsafe fn(row: &mut [f64], by: RankTwo<'_>, x: &[f64], x_row: f64, out: &mut [f64]) -> f64;
 
+pub(crate) type DecodeRow =
+    unsafe fn(panel: &[u8], row: usize, zero: i32, scale: f32, offset: &[f32], out: &mut [f32]);
+
 /// The kernels of one type of element.
 pub struct ElementTable<T: Element> {
     pub(crate) dot: OneToMany<T::Query, T, T::Sum>,
@@ -85,6 +89,7 @@ pub struct Kernels {
     pub(crate) two_nearest_f32: Choose<f32, f32, [Nearest; 2]>,
     pub(crate) scores_i8: Scores<u8, i8>,
     pub(crate) quantise_query: unsafe fn(query: &[f32], centre: &[f32], codes: &mut [i8]) -> QueryCode,
+    pub(crate) decode_panel_row: DecodeRow,
     pub(crate) rotate: unsafe fn(factors: &[f32], values: &mut [f32]),
     pub(crate) rotate_back: unsafe fn(factors: &[f32], values: &mut [f32]),
     pub(crate) quantise_grid: unsafe fn(values: &[f32], bits: u32, levels: &mut [u8]) -> GridCode,
@@ -139,6 +144,7 @@ static PORTABLE: Kernels = Kernels {
     two_nearest_f32: portable::two_nearest_f32,
     scores_i8: portable::scores_i8,
     quantise_query: quantise::query::<false>,
+    decode_panel_row: panel_row::decode,
     rotate: rotate::rotate::<rotate::Portable>,
     rotate_back: rotate::rotate_back::<rotate::Portable>,
     quantise_grid: grid::quantise,
@@ -475,6 +481,27 @@ impl Kernels {
         assert!(out.len() == n * PANEL_ROWS, "out must have length {n} · 32, got {}", out.len());
         // SAFETY: as in `nearest_i8`.
         unsafe { (self.scores_i8)(points, centroids, depth, out) }
+    }
+
+    /// The numbers that one row of a byte panel stands for: `scale · (byte − zero) + offset`. The same bits on every level.
+    ///
+    /// # Panics
+    /// Unless `offset` is as long as `out`, the panel that of so many dimensions, and `row` below 32.
+    #[track_caller]
+    pub fn decode_panel_row(
+        &self,
+        panel: &[u8],
+        row: usize,
+        (zero, scale): (i32, f32),
+        offset: &[f32],
+        out: &mut [f32],
+    ) {
+        check_pair(offset.len(), out.len());
+        let expected = PANEL_ROWS * panel_depth(out.len());
+        assert!(panel.len() == expected, "the panel must hold {expected} bytes, got {}", panel.len());
+        assert!(row < PANEL_ROWS, "a panel has 32 rows, asked for row {row}");
+        // SAFETY: the table's features were detected.
+        unsafe { (self.decode_panel_row)(panel, row, zero, scale, offset, out) }
     }
 
     /// Adds `weight * row` to `sums`, in float64. The same bits on every level.

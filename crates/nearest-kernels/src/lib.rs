@@ -7,6 +7,7 @@
 //! | `rows.rs` | [`Rows`]: the rows that one query is compared with |
 //! | `panel.rs` | packed panels of 32 rows, the queries they are multiplied with, and [`Hit`]s |
 //! | `centroids.rs` | points and centroids that are compared by panels, and the best of them |
+//! | `panel_row.rs` | one row out of a panel |
 //! | `portable.rs` | plain loops: the meaning of every selection kernel, on every CPU |
 //! | `canonical.rs` | the distances that are reported: float64 in one fixed order, the same bits on every level |
 //! | `quantise.rs` | rows and queries as bytes, with true bounds of what that loses |
@@ -36,6 +37,7 @@ mod element;
 mod grid;
 mod kernels;
 mod panel;
+mod panel_row;
 mod portable;
 mod quantise;
 mod rotate;

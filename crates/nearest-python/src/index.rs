@@ -12,7 +12,7 @@ use nearest_core::index::{self, Allowed, Knobs, Queries, Spec, Structure, Zeros}
 use nearest_core::memory::Bytes;
 use nearest_core::metric::Metric;
 use nearest_core::work::Work;
-use numpy::{PyArray1, PyArrayMethods};
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -98,19 +98,25 @@ impl Index {
         enter(py, None, None, |work| self.0.remove(&ids, work))
     }
 
-    #[pyo3(signature = (n, sample, n_threads, progress))]
+    #[pyo3(signature = (n, vectors, rows, n_threads, progress))]
     fn train(
         &self,
         py: Python<'_>,
         n: usize,
-        sample: &Bound<'_, PyAny>,
+        vectors: &Bound<'_, PyAny>,
+        rows: Option<PyReadonlyArray1<'_, i64>>,
         n_threads: Option<usize>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let matrix = Matrix::view("vectors", sample)?;
+        let matrix = Matrix::view("vectors", vectors)?;
         let values = matrix.values()?;
         matrix.rows(py, "vectors")?;
-        enter(py, n_threads, progress, |work| self.0.train(n, values, work))
+        let Some(rows) = rows else {
+            return enter(py, n_threads, progress, |work| self.0.train(n, values, work));
+        };
+        // A negative number becomes one that is too large, and is refused as such.
+        let rows: Vec<usize> = rows.as_slice()?.iter().map(|&row| row as usize).collect();
+        enter(py, n_threads, progress, |work| self.0.train_on(n, values, &rows, work))
     }
 
     fn set_calibration(&self, py: Python<'_>, text: &str) -> PyResult<()> {

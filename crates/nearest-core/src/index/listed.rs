@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use nearest_kernels::{Element, Kernels};
 
-use super::snapshot::{Goal, Knobs};
+use super::snapshot::{Goal, Knobs, Sought};
 use super::{KeptAs, Snapshot};
 use crate::candidates::Candidate;
 use crate::column::{Column, Row};
 use crate::encoding::{Kind, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact;
-use crate::kmeans::{Points, Read, Side};
+use crate::kmeans::{Read, Side};
 use crate::lists::{self, Coded, Estimate, Kept, ListSearch, Lists, Pair, PairBuffers};
 use crate::live::RowSet;
 use crate::memory::Allocator;
@@ -27,15 +27,27 @@ const TRAINING_ROWS_PER_LIST: usize = 64;
 /// Vectors that they are trained on at least, if there are so many.
 const LEAST_TRAINING_ROWS: usize = 16_384;
 
-/// Trains lists on `values`, row-major.
-pub(super) fn train(spec: &super::Spec, n: usize, values: Values<'_>, work: &Work<'_>) -> Result<Lists> {
+/// Trains lists on rows of `values`, row-major.
+pub(super) fn train(
+    spec: &super::Spec,
+    n: usize,
+    values: Values<'_>,
+    rows: &[usize],
+    work: &Work<'_>,
+) -> Result<Lists> {
+    if rows.is_empty() {
+        return Err(Error::argument("lists are trained on vectors, got none"));
+    }
     let plan = spec.plan(n);
+    let n_lists = plan.n_lists.min(rows.len());
     each_kind!(values, Values, values => {
-        let points = Side::new(values, spec.dim);
-        if points.is_empty() {
-            return Err(Error::argument("lists are trained on vectors, got none"));
-        }
-        let n_lists = plan.n_lists.min(points.len());
+        let read = |range: Range<usize>, out: &mut [f32]| {
+            for (&row, out) in rows[range].iter().zip(out.chunks_exact_mut(spec.dim)) {
+                let row = &values[row * spec.dim..][..spec.dim];
+                out.iter_mut().zip(row).for_each(|(out, x)| *out = x.to_f32());
+            }
+        };
+        let points = Read::new(rows.len(), spec.dim, read);
         let lists = lists::train(&points, &lists::Plan { n_lists, ..plan }, work)?;
         Ok(Lists { made_for: n as u64, ..lists })
     })
@@ -159,12 +171,10 @@ impl Snapshot {
         &self,
         lists: &Lists,
         queries: &[f32],
-        selected: &RowSet,
-        exclude: Option<&[Row]>,
-        goal: Goal,
-        knobs: Knobs,
+        sought: &Sought<'_>,
         work: &Work<'_>,
     ) -> Result<Vec<Vec<Candidate>>> {
+        let Sought { selected, exclude, goal, knobs } = *sought;
         let n_queries = queries.len() / self.spec.dim;
         let n_probe = knobs.effort.unwrap_or_else(|| default_effort(lists)).clamp(1, lists.n_lists());
         let goal = match goal {
@@ -191,6 +201,7 @@ impl Snapshot {
             kernels: self.kernels,
             lists,
             selected,
+            selected_words: selected.all_words(),
             live: &self.live,
             is_filtered: selected.len() < self.live.len(),
             exclude,

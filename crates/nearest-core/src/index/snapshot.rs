@@ -283,7 +283,8 @@ impl Snapshot {
         if let (Some(lists), Queries::Numbers(values)) = (&self.lists, queries)
             && !self.prefers_exact(lists, selected, knobs)
         {
-            let found = self.search_lists(lists, values, selected, exclude, goal, knobs, work)?;
+            let sought = Sought { selected, exclude, goal, knobs };
+            let found = self.search_lists(lists, values, &sought, work)?;
             return Ok(Neighbors { found });
         }
         let found = match (queries, &self.vectors) {
@@ -397,6 +398,15 @@ impl Snapshot {
 pub(super) enum Goal {
     Nearest(usize),
     Within(f32),
+}
+
+/// What a search looks for among which rows, and how hard.
+#[derive(Clone, Copy)]
+pub(super) struct Sought<'a> {
+    pub(super) selected: &'a RowSet,
+    pub(super) exclude: Option<&'a [Row]>,
+    pub(super) goal: Goal,
+    pub(super) knobs: Knobs,
 }
 
 /// An error that names the first value that is not finite, or the first zero vector where only directions count.

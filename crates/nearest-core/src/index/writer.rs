@@ -304,6 +304,18 @@ impl Index {
     /// Makes the lists of an index from vectors like those it has or will have, before there are enough of them or instead
     /// of from them; `n` is how many it is to hold.
     pub fn train(self: &Arc<Self>, n: usize, sample: Values<'_>, work: &Work<'_>) -> Result<()> {
+        let rows: Vec<usize> = (0..sample.len() / self.spec.dim).collect();
+        self.train_on(n, sample, &rows, work)
+    }
+
+    /// The same from some rows of `values`, in this order, which are not copied.
+    pub fn train_on(
+        self: &Arc<Self>,
+        n: usize,
+        values: Values<'_>,
+        rows: &[usize],
+        work: &Work<'_>,
+    ) -> Result<()> {
         if !self.spec.is_listed() {
             return Err(Error::argument("an index that looks at all its vectors has nothing to train"));
         }
@@ -312,10 +324,19 @@ impl Index {
         if before.lists.is_some() {
             return Err(Error::argument("the lists of this index were made already"));
         }
-        each_kind!(sample, Values, sample => {
-            check_numbers(self.kernels, "vectors", sample, self.spec.dim, 0, crate::metric::Metric::Euclidean)?;
+        let dim = self.spec.dim;
+        if !values.len().is_multiple_of(dim) || rows.iter().any(|&row| row >= values.len() / dim) {
+            return Err(Error::argument(format!(
+                "lists are trained on whole vectors of {dim} numbers that are there"
+            )));
+        }
+        each_kind!(values, Values, values => {
+            for &row in rows {
+                let values = &values[row * dim..][..dim];
+                check_numbers(self.kernels, "vectors", values, dim, row, crate::metric::Metric::Euclidean)?;
+            }
         });
-        let lists = listed::train(&self.spec, n, sample, work)?;
+        let lists = listed::train(&self.spec, n, values, rows, work)?;
         // The writer holds vectors of another kind: it is made anew.
         stage.is_whole = false;
         let after = Snapshot::clone(&before).listed(Some(lists), &self.allocator, work)?;

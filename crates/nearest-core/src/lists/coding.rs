@@ -258,13 +258,13 @@ impl Coding {
         Term { scale: terms.scale, bias: bias.min(f32::MAX.into()) as f32, row }
     }
 
-    /// The vector that a row of a panel stands for, in the frame; integers as they are.
+    /// What a row of a panel stands for, plus `offset`; integers as they are.
     pub fn decode_in_panel(
         &self,
         kernels: &Kernels,
         (panel, row): (&[u8], usize),
         scale: f32,
-        centroid: &[f32],
+        offset: &[f32],
         bytes: &mut Vec<u8>,
         out: &mut [f32],
     ) {
@@ -273,20 +273,8 @@ impl Coding {
             Codec::Int8 => (128, 1.0),
             Codec::Short(coder) => (coder.zero(), scale),
         };
-        let mut row_bytes = [0u8; 256];
         let panel = self.unpacked(kernels, panel, bytes);
-        for (out, groups) in out.chunks_mut(256).zip(panel.chunks(256 * PANEL_ROWS)) {
-            let (groups, _) = groups.as_chunks::<{ 4 * PANEL_ROWS }>();
-            for (place, group) in row_bytes.as_chunks_mut::<4>().0.iter_mut().zip(groups) {
-                *place = *group[4 * row..].first_chunk().expect("four bytes a row");
-            }
-            for (out, &byte) in out.iter_mut().zip(&row_bytes) {
-                *out = scale * (i32::from(byte) - zero) as f32;
-            }
-        }
-        if self.is_relative() {
-            out.iter_mut().zip(centroid).for_each(|(out, c)| *out += c);
-        }
+        kernels.decode_panel_row(panel, row, (zero, scale), offset, out);
     }
 
     /// The score that a row at most `radius` away has at least, less what coding usually costs.

@@ -150,7 +150,7 @@ impl Lists {
         spill_gap: f32,
         distance: f64,
     ) -> Self {
-        let lists = Arc::new(vec![Arc::new(List::default()); router.n_lists()]);
+        let lists = Arc::new((0..router.n_lists()).map(|_| Arc::default()).collect());
         let (router, coding, second) = (Arc::new(router), Arc::new(coding), second.map(Arc::new));
         Self { router, coding, second, spill_gap, distance, made_for: 0, added: (0, 0.0), n_rows: 0, lists }
     }
@@ -208,7 +208,7 @@ impl Lists {
         }
     }
 
-    /// The vector at a place of a list, in the frame; integers as they are.
+    /// The vector at a place of a list, in the frame. Only where codes are relative to centroids.
     pub fn decode_at(&self, kernels: &Kernels, list: u32, place: u32, bytes: &mut Vec<u8>, out: &mut [f32]) {
         let (block, at) = self.block(list, place);
         let (panel, row) = (block.panel(at / PANEL_ROWS), at % PANEL_ROWS);

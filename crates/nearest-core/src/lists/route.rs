@@ -28,6 +28,7 @@ pub struct Router {
 pub struct Scratch {
     scores: Vec<f32>,
     best: Vec<(f32, u32)>,
+    maxima: Vec<f32>,
 }
 
 /// The lists that queries go to.
@@ -171,8 +172,8 @@ impl Router {
             }
             for (i, query) in group.enumerate() {
                 let scores = &scratch.scores[i * places..][..n_lists];
-                let best = &mut scratch.best;
-                largest(scores, n_probe, best);
+                let (best, maxima) = (&mut scratch.best, &mut scratch.maxima);
+                largest(scores, n_probe, maxima, best);
                 if n == 1 || reach.wanted.is_some() {
                     best.sort_unstable_by(order);
                 }
@@ -181,7 +182,7 @@ impl Router {
                     let there: usize = best.iter().map(|best| sizes(best.1 as usize)).sum();
                     let against = (met as f64) < wanted.least_share * there as f64;
                     if against || met < wanted.rows {
-                        largest(scores, n_lists, best);
+                        largest(scores, n_lists, maxima, best);
                         best.sort_unstable_by(order);
                         let mut met = 0;
                         best.retain(|best| {
@@ -209,7 +210,7 @@ impl Router {
 }
 
 /// The `n` largest values and their places, ties by place, in no order.
-fn largest(values: &[f32], n: usize, out: &mut Vec<(f32, u32)>) {
+fn largest(values: &[f32], n: usize, maxima: &mut Vec<f32>, out: &mut Vec<(f32, u32)>) {
     const LANES: usize = 8;
     out.clear();
     let n = n.min(values.len());
@@ -217,15 +218,19 @@ fn largest(values: &[f32], n: usize, out: &mut Vec<(f32, u32)>) {
         return;
     }
     // Of the largest values of some 3 n groups the n-th largest is a bound that n values reach, and few more.
-    let size = (values.len() / (3 * n)).max(1);
+    let n_groups = (3 * n).next_multiple_of(LANES);
     let mut limit = f32::NEG_INFINITY;
-    if size >= 2 {
-        let of_group =
-            |group: &[f32]| group.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-        out.extend(values.chunks(size).map(|group| (of_group(group), 0)));
-        out.select_nth_unstable_by(n - 1, |a, b| b.0.total_cmp(&a.0));
-        limit = out[n - 1].0;
-        out.clear();
+    if 2 * n_groups <= values.len() {
+        let (first, rest) = values.split_at(n_groups);
+        maxima.clear();
+        maxima.extend_from_slice(first);
+        for chunk in rest.chunks(n_groups) {
+            // Group by group, so that many are compared at once.
+            for (largest, &value) in maxima.iter_mut().zip(chunk) {
+                *largest = if value > *largest { value } else { *largest };
+            }
+        }
+        limit = *maxima.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a)).1;
     }
     for (c, chunk) in values.chunks(LANES).enumerate() {
         let above = chunk.iter().fold(false, |any, &value| any | (value >= limit));
@@ -257,7 +262,7 @@ mod tests {
             expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             expected.truncate(n);
             let mut found = Vec::new();
-            largest(&values, n, &mut found);
+            largest(&values, n, &mut Vec::new(), &mut found);
             found.sort_by(order);
             prop_assert_eq!(found, expected);
         }

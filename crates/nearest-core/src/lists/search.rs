@@ -4,6 +4,7 @@
 //! came to it. Thresholds are what each query has found so far: the scores its pool still lets in. What is in the pool
 //! at the end is compared again by [`Kept`], which knows the vectors best.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nearest_kernels::{Hit, Kernels, PanelQueries, PanelRows};
@@ -14,7 +15,7 @@ use super::pool::{self, Estimate, Pool};
 use super::route::{self, Probes, Reach, Wanted};
 use super::{List, Lists};
 use crate::candidates::{Candidate, RowOrder, sort};
-use crate::column::Row;
+use crate::column::{CHUNK_ROWS, Row};
 use crate::error::Result;
 use crate::live::RowSet;
 use crate::work::Work;
@@ -87,6 +88,8 @@ pub struct ListSearch<'a> {
     pub lists: &'a Lists,
     /// Rows that may be found.
     pub selected: &'a RowSet,
+    /// The same, by chunk.
+    pub selected_words: Vec<&'a [u64]>,
     /// Rows that live.
     pub live: &'a RowSet,
     /// Whether fewer may be found than live.
@@ -124,6 +127,31 @@ struct Scratch {
     candidates: Vec<Estimate>,
     pairs_found: Vec<Pair>,
     pair_buffers: PairBuffers,
+}
+
+thread_local! {
+    /// What the last search of this thread left: memory that need not be asked for again.
+    static SPARE: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// Numbers of queries from which buffers are too large to be kept.
+const SPARE_NUMBERS: usize = 4 << 20;
+
+/// Buffers that go back to their thread.
+struct Borrowed(Box<Scratch>);
+
+impl Borrowed {
+    fn take() -> Self {
+        Self(SPARE.take().unwrap_or_default())
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.0.codes.framed.capacity() <= SPARE_NUMBERS {
+            SPARE.set(Some(std::mem::take(&mut self.0)));
+        }
+    }
 }
 
 /// Queries at one list.
@@ -177,7 +205,7 @@ impl ListSearch<'_> {
         let size = n.div_ceil(n_blocks);
         let found: Vec<Mutex<Vec<Vec<Candidate>>>> =
             (0..n.div_ceil(size)).map(|_| Mutex::new(Vec::new())).collect();
-        work.for_each("searching", found.len(), Scratch::default, |scratch, i| {
+        work.for_each("searching", found.len(), Borrowed::take, |Borrowed(scratch), i| {
             let first = i * size;
             let values = &queries[first * dim..(first * dim + size * dim).min(queries.len())];
             let result = self.block(first, values, goal, (matches.as_deref(), &sizes), scratch);
@@ -318,17 +346,18 @@ impl ListSearch<'_> {
     }
 
     /// How many matching rows a filtered query must meet. Where a share p of all rows matches, its k nearest matches lie
-    /// among its k / p nearest rows, which reach farther: lists are looked at until they hold √p of what would be looked at
-    /// without a filter.
+    /// among its k / p nearest rows, which reach farther: lists are looked at until they hold p to the ¼ of what would be
+    /// looked at without a filter. (Measured on wordnet at recall 0.97 without one: with √p, 0.94 where the filter keeps
+    /// what is far from all queries.)
     fn wanted(&self, goal: Goal, sizes: &[u32]) -> Wanted {
         let n = sizes.iter().map(|&n| u64::from(n)).sum::<u64>().max(1) as f64;
-        let share = (self.selected.len() as f64 / n).min(1.0);
+        let share = (self.selected.len() as f64 / self.live.len().max(1) as f64).min(1.0);
         let looked_at = n * self.n_probe as f64 / self.lists.lists.len() as f64;
         let least = match goal {
             Goal::Nearest { k, .. } => 2.0 * k as f64,
             Goal::Within(_) => 1.0,
         };
-        Wanted { rows: (looked_at * share.sqrt()).max(least) as u64, least_share: share / 3.0 }
+        Wanted { rows: (looked_at * share.powf(0.25)).max(least) as u64, least_share: share / 2.0 }
     }
 
     fn begin(&self, n: usize, goal: Goal, scratch: &mut Scratch) {
@@ -387,6 +416,12 @@ impl ListSearch<'_> {
         let mut begin = 0;
         for list in 0..n_lists {
             let end = starts[list] as usize;
+            if end == begin {
+                continue;
+            }
+            if let Some(next) = (list + 1..n_lists).find(|&next| starts[next] as usize > end) {
+                self.prefetch(next as u32);
+            }
             for part in pairs[2 * begin..2 * end].chunks(2 * GROUP_QUERIES) {
                 group.clear();
                 for pair in part.chunks_exact(2) {
@@ -438,19 +473,23 @@ impl ListSearch<'_> {
         }
     }
 
+    fn is_selected(&self, row: Row) -> bool {
+        let at = row as usize % CHUNK_ROWS;
+        let words = self.selected_words.get(row as usize / CHUNK_ROWS);
+        words.and_then(|words| words.get(at / 64)).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
     /// Multiplies a list with the queries of a group.
     fn scan(&self, list: u32, group: &mut Group, sink: &mut Sink<'_>) {
         let coding = &self.lists.coding;
         let mut place = 0;
         for block in &self.lists.lists[list as usize].blocks {
             for (i, panel) in block.panels().enumerate() {
-                if group.query.len() == 1 {
-                    // Hardware stops reading ahead at pages; one query is done with a panel before memory is.
-                    block.prefetch(i + 2);
-                }
+                // Hardware stops reading ahead at pages; one query is done with a panel before memory is.
+                block.prefetch(if group.query.len() == 1 { i + 2 } else { i + 1 });
                 let first_place = place;
                 place += panel.rows.len() as u32;
-                if self.is_filtered && !panel.rows.iter().any(|&row| self.selected.contains(row)) {
+                if self.is_filtered && !panel.rows.iter().any(|&row| self.is_selected(row)) {
                     continue;
                 }
                 let Group { codes, start, weight, threshold, bytes, hits, .. } = group;
@@ -486,7 +525,7 @@ impl ListSearch<'_> {
                 continue;
             }
             let Some(&row) = panel.rows.get(at) else { continue };
-            if !self.selected.contains(row)
+            if !self.is_selected(row)
                 || self.exclude.is_some_and(|exclude| exclude[sink.first_query + query] == row)
             {
                 continue;

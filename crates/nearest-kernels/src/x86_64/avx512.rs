@@ -27,6 +27,7 @@ use crate::element::Element;
 use crate::grid::{self, GridCode};
 use crate::kernels::{ElementTable, Kernels};
 use crate::panel::{Hit, PanelQueries, PanelRows};
+use crate::panel_row;
 use crate::quantise::{self, QueryCode, RowCode};
 use crate::rotate::{self, Lanes};
 use crate::rows::Rows;

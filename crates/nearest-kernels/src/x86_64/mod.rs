@@ -103,6 +103,18 @@ macro_rules! level {
         }
 
         #[target_feature(enable = $features)]
+        unsafe fn decode_panel_row(
+            panel: &[u8],
+            row: usize,
+            zero: i32,
+            scale: f32,
+            offset: &[f32],
+            out: &mut [f32],
+        ) {
+            panel_row::decode(panel, row, zero, scale, offset, out);
+        }
+
+        #[target_feature(enable = $features)]
         unsafe fn rotate(factors: &[f32], values: &mut [f32]) {
             // SAFETY: this function has the level's features.
             unsafe { rotate::rotate::<Hadamard>(factors, values) }
@@ -269,6 +281,7 @@ macro_rules! level {
             two_nearest_f32: two_nearest::<TileF32>,
             scores_i8: scores::<TileI8>,
             quantise_query,
+            decode_panel_row,
             rotate,
             rotate_back,
             quantise_grid,
