@@ -129,7 +129,7 @@ class Index:
     def rerank(self) -> str | None: ...
     @property
     def structure(self) -> tuple[int, int] | None:
-        """None: exact; lists and hundredths of the vectors in a second one, where 0 lists stand for a number not chosen yet."""
+        """None: exact; else lists (0: not chosen yet) and hundredths of the vectors in a second one."""
     @property
     def shadow(self) -> str | None: ...
     @property
@@ -140,9 +140,7 @@ class Index:
 @final
 class Stage:
     """One atomic change: appended blocks are unseen until `commit`, and gone if it is dropped before."""
-    def append(
-        self, vectors: NDArray[Any], ids: Ids | None, n_threads: int | None, progress: Progress
-    ) -> None:
+    def append(self, vectors: NDArray[Any], ids: Ids | None, n_threads: int | None, progress: Progress) -> None:
         """`vectors`: (n, dim) float32, or the dtype of the encoding; packed bits for binary. Refuses NaN, infinity,
         values the encoding cannot hold, zero vectors under cosine and angular, ids that are there (unless `commit`
         replaces them), repeated ids, negative ids, the wrong kind of ids."""

@@ -1,4 +1,4 @@
-"""What recall an index reaches at what effort: measured on queries that it does not hold, kept with it, used by searches."""
+"""What recall an index reaches at what effort: measured on queries that it does not hold, kept with it, and used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -32,7 +32,8 @@ _APART = 0.2
 _MARGIN = 0.15
 # Distances of other kernels may differ in their last bits.
 _TOLERANCE = 1e-6
-# A search whose queries are farther from their neighbors than this share of those measured, more often than that, is unlike them.
+# A search whose queries are farther from their neighbors than this share of those measured, more often than that, is
+# unlike them.
 _FAR_QUANTILE, _FAR_SHARE = 0.98, 0.1
 # Fewer queries say nothing of their kind.
 _LEAST_QUERIES = 20
@@ -85,8 +86,8 @@ class Calibration(NamedTuple):
     def effort(self, recall: float, k: int = 10) -> int:
         """The least effort whose measured recall reaches `recall`, for `k` neighbors.
 
-        What was measured is an estimate: a little more than `recall` is aimed at. Between the measured efforts and values
-        of `k` it interpolates; where `recall` was not reached, the largest effort measured is taken.
+        What was measured is an estimate: a little more than `recall` is aimed at. Between the measured efforts and
+        values of `k` it interpolates; where `recall` was not reached, the largest effort measured is taken.
         """
         ks = sorted(self.curves)
         below = max((known for known in ks if known <= k), default=ks[0])
@@ -168,7 +169,8 @@ def measure(
     search : callable
         ``search(k, effort, n_queries)`` gives the ids of the neighbors of the first queries.
     truth : tuple of ndarray
-        Ids and distances of the true neighbors, nearest first, at least as many as the largest k. Those beyond it tell ties.
+        Ids and distances of the true neighbors, nearest first, at least as many as the largest k. Those beyond it tell
+        ties.
     n_vectors : int
         How many vectors are searched.
     most : int
@@ -209,9 +211,7 @@ def measure(
     return _worded(curves, len(truth[1]), n_vectors, recall, far)
 
 
-def shares_found(
-    found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.float32]], k: int
-) -> NDArray[np.float64]:
+def shares_found(found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.float32]], k: int) -> NDArray[np.float64]:
     """The share of each query's `k` true neighbors among the ids found; of those as far as the k-th, any will do.
 
     By id: distances that were found may be those of codes.

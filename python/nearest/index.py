@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _native, arrays
-from .errors import ArgumentError
 from .calibration import N_QUERIES, Calibration, RecallWarning, exact_calibration, measure
+from .errors import ArgumentError
 from .neighbors import Neighbors, neighbors
 from .params import Exact, Lists, check_pair, encoding_named, is_short, metric_named, structure_of
 from .table import FILE_KIND as TABLE_KIND
@@ -51,13 +51,13 @@ class Index:
     structure : Exact or Lists, optional
         What a search looks at; ``Exact()`` if left out.
     encoding : str
-        How vectors are stored. As they are: float32, float16, bfloat16, int8, uint8 or binary; the integer kinds refuse
-        values that they cannot hold. Or as short codes, trained on the first vectors (at least 1 024; until then vectors
-        are kept as they are): scalar8 and scalar4 (8 and 4 bits a dimension), ``product(m, bits)`` (m parts of 4 or 8 bits)
-        and ``rabitq(bits)`` (1 to 8 bits a dimension).
+        How vectors are stored. As they are: float32, float16, bfloat16, int8, uint8 or binary; the integer kinds
+        refuse values that they cannot hold. Or as short codes, trained on the first vectors (at least 1 024; until
+        then vectors are kept as they are): scalar8 and scalar4 (8 and 4 bits a dimension), ``product(m, bits)`` (m
+        parts of 4 or 8 bits) and ``rabitq(bits)`` (1 to 8 bits a dimension).
     rerank : str, optional
-        A second encoding, for short ones, that candidates are compared again with and `get` reads from: float32, float16,
-        bfloat16 or another short one. None: the distances are those of the codes.
+        A second encoding, for short ones, that candidates are compared again with and `get` reads from: float32,
+        float16, bfloat16 or another short one. None: the distances are those of the codes.
     seed : int
         For structures that draw random numbers; kept with the index.
 
@@ -194,7 +194,8 @@ class Index:
             parts.append(f"{self.structure!r} compares every query with every vector: recall is 1 by construction")
             if self._is_approximate:
                 parts[-1] = (
-                    f"there are too few vectors to make lists or codes from: every query is compared with every vector, and "
+                    f"there are too few vectors to make lists or codes from: every query is compared with all of them, "
+                    f"and "
                     f"recall is 1 ({self.structure!r}, {self.encoding})"
                 )
         elif self._native.structure is None:
@@ -203,7 +204,9 @@ class Index:
                 + (f", and the best candidates again with their {self.rerank} form" if self.rerank else "")
             )
         else:
-            parts.append(f"a query is compared with the vectors of the nearest of {snapshot.stats()['n_lists']:,} lists")
+            parts.append(
+                f"a query is compared with the vectors of the nearest of {snapshot.stats()['n_lists']:,} lists"
+            )
         calibration = self.calibration
         if calibration is not None:
             parts.append(calibration.explanation)
@@ -382,8 +385,8 @@ class Index:
         Parameters
         ----------
         other : Index
-            Of the same dim and metric; it is not changed, and may be memory-mapped. Where it keeps only short codes, the
-            vectors that these stand for are added (see `get`).
+            Of the same dim and metric; it is not changed, and may be memory-mapped. Where it keeps only short codes,
+            the vectors that these stand for are added (see `get`).
 
         Returns
         -------
@@ -477,8 +480,9 @@ class Index:
         k : int
             Neighbors per query, at least 1; more than there are vectors is no error.
         recall : float, optional
-            The recall wanted, above 0 and at most 1: picks the effort from the calibration, and warns (`RecallWarning`) if
-            the queries are unlike those it was measured on. An exact index gives 1 whatever is asked.
+            The recall wanted, above 0 and at most 1: picks the effort from the calibration, and warns
+            (`RecallWarning`) if the queries are unlike those it was measured on. An exact index gives 1 whatever is
+            asked.
         effort : int, optional
             `Lists`: how many lists are looked at. An exact index takes none. Without it and `recall`, an index that was
             built for a recall aims at that one; another looks at the root of its number of lists.
@@ -672,8 +676,8 @@ class Index:
         Parameters
         ----------
         queries : array_like of shape (n_queries, dim), optional
-            What to measure on: queries like those to come, not vectors of the index. None takes 1 000 of its vectors and
-            leaves them out while it measures. An exact index has nothing to measure and only checks them.
+            What to measure on: queries like those to come, not vectors of the index. None takes 1 000 of its vectors
+            and leaves them out while it measures. An exact index has nothing to measure and only checks them.
         k : int
             A further `k` to measure recall for, beside 1, 10 and 100.
 
@@ -682,10 +686,8 @@ class Index:
         Calibration
             For an exact index recall 1 at no effort, by construction; `measured` is False.
 
-        Notes
-        -----
-        The truth is found among the vectors as they are kept. A memory-mapped index can be measured and cannot keep what
-        was found.
+        Notes ----- The truth is found among the vectors as they are kept. A memory-mapped index can be measured and
+        cannot keep what was found.
         """
         k = arrays.count(k, "k")
         matrix = None if queries is None else self._matrix(queries, "queries")
@@ -739,7 +741,9 @@ class Index:
                 raise ArgumentError(f"Exact takes no effort: it compares everything, got effort={effort!r}")
             effort = min(arrays.count(effort, "effort"), 1 << 32)
             if recall is not None:
-                raise ArgumentError(f"effort and recall both say how hard to try, got {effort!r} and {recall!r}: give one")
+                raise ArgumentError(
+                    f"effort and recall both say how hard to try, got {effort!r} and {recall!r}: give one"
+                )
         if rerank_k is not None:
             if not lists and self._native.rerank is None:
                 raise ArgumentError(
@@ -779,7 +783,8 @@ class Index:
         doubts = []
         if calibration.is_unlike(found.distances):
             doubts.append(
-                "these queries are farther from the vectors than those that the recall was measured on: calibrate(queries) "
+                "these queries are farther from the vectors than those that the recall was measured on: "
+                "calibrate(queries) "
                 "with queries like these says what they reach"
             )
         if len(snapshot) > 1.2 * calibration.n_vectors:

@@ -85,18 +85,17 @@ class Lists:
     Parameters
     ----------
     n_lists : int, optional
-        How many lists, at most 1 048 576. None chooses about 2.5 times the root of the number of vectors, once there are
-        enough of them.
+        How many lists, at most 1 048 576. None chooses about 2.5 times the root of the number of vectors, once there
+        are enough of them.
     spill : float
         The share of the vectors, from 0 to 1, that are put in a second list because the first covers them badly. More
         takes more memory and finds more at the same effort.
 
-    Notes
-    -----
-    ``effort`` is the number of lists looked at. Until there are enough vectors to make lists from (32 a list, at least
-    1 024), or `nearest.build` makes them, all vectors are looked at. Goes with the metrics euclidean, sqeuclidean, cosine,
-    angular and inner_product, and with every encoding but binary. Vectors of the encodings float32, float16 and bfloat16
-    are kept as they are and have a shadow of 8 bits in the lists; int8 and uint8 are kept without loss.
+    Notes ----- ``effort`` is the number of lists looked at. Until there are enough vectors to make lists from (32 a
+    list, at least 1 024), or `nearest.build` makes them, all vectors are looked at. Goes with the metrics euclidean,
+    sqeuclidean, cosine, angular and inner_product, and with every encoding but binary. Vectors of the encodings
+    float32, float16 and bfloat16 are kept as they are and have a shadow of 8 bits in the lists; int8 and uint8 are
+    kept without loss.
 
     The second lists are those of SOAR (Sun et al. 2023).
 
@@ -188,9 +187,7 @@ def structure_of(structure: Any, unset: tuple[object, ...] = (None,)) -> Structu
     name = structure if isinstance(structure, str) else getattr(structure, "__name__", type(structure).__name__)
     if name.lower() in _PLANNED_STRUCTURES:
         raise NotImplementedError(f"structure {name!r} is not there yet; what works: nearest.Exact(), nearest.Lists()")
-    raise ArgumentError(
-        f"structure must be a value such as nearest.Exact() or nearest.Lists(1024), got {structure!r}"
-    )
+    raise ArgumentError(f"structure must be a value such as nearest.Exact() or nearest.Lists(1024), got {structure!r}")
 
 
 def check_pair(metric: str, encoding: str) -> None:

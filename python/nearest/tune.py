@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _native, arrays
+from . import arrays
 from .calibration import N_QUERIES
 from .distances import knn
 from .errors import ArgumentError
@@ -61,10 +61,10 @@ def build(
 ) -> Index:
     """Build an index of all the data, chosen for the recall, memory and workload that are asked for.
 
-    Where queries come in batches and vectors are many, these are inverted lists (`Lists`), with codes that were tried out on
-    a sample; else an exact index, in the encoding of the data, with a shadow where that makes single queries faster. What
-    is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured. `Index.explanation`
-    says what was chosen and why.
+    Where queries come in batches and vectors are many, these are inverted lists (`Lists`), with codes that were tried
+    out on a sample; else an exact index, in the encoding of the data, with a shadow where that makes single queries
+    faster. What is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured.
+    `Index.explanation` says what was chosen and why.
 
     Parameters
     ----------
@@ -147,10 +147,12 @@ def build(
     if chosen is None and listable and recall < 1 and n >= _LISTS_FROM and (workload == "batch" or scarce):
         chosen = Lists()
     with shown(progress) as report:
-        if isinstance(chosen, Lists) or is_short(encoding) and encoding != "auto":
+        if isinstance(chosen, Lists) or (is_short(encoding) and encoding != "auto"):
             plan = _Plan(matrix, metric, recall, k, seed, n_threads, report)
             return plan.build(chosen, encoding, own, budget, memory == "low", ids, asked)
-        return _build_exact(matrix, ids, metric, memory, budget, workload, chosen, encoding, own, n_threads, seed, report)
+        return _build_exact(
+            matrix, ids, metric, memory, budget, workload, chosen, encoding, own, n_threads, seed, report
+        )
 
 
 def _build_exact(
@@ -291,7 +293,9 @@ class _Plan:
         """Positions of vectors to train on."""
         others = self.n - len(self.held)
         count = min(others, max(_TRAINING_ROWS, _TRAINING_PER_LIST * n_lists))
-        positions = np.sort(self.random.choice(others, size=count, replace=False)) if count < others else np.arange(others)
+        positions = (
+            np.sort(self.random.choice(others, size=count, replace=False)) if count < others else np.arange(others)
+        )
         # Skip those held out: the i-th of the others lies behind all held-out ones that are not after it.
         before = self.held - np.arange(len(self.held))
         sample: NDArray[np.int64] = positions + np.searchsorted(before, positions, side="right")
@@ -301,7 +305,11 @@ class _Plan:
         """The cheapest codes that keep the neighbors."""
         lists = isinstance(structure, Lists)
         copies = 1 + (structure.spill if isinstance(structure, Lists) else 0.0)
-        if own in ("uint8", "int8") and not low and (budget is None or self.n * self._row_bytes(own, None, copies) <= budget):
+        if (
+            own in ("uint8", "int8")
+            and not low
+            and (budget is None or self.n * self._row_bytes(own, None, copies) <= budget)
+        ):
             self.reasons.append(f"the vectors came as {own}, which lists keep without loss")
             return own, None
         for encoding, rerank in _COMPACT if low or budget is not None else _FAST:
@@ -309,7 +317,9 @@ class _Plan:
             if budget is not None and size > budget:
                 break
             if encoding == "float32":
-                self.reasons.append("no short code kept the neighbors of the sample, so that vectors are kept as they are")
+                self.reasons.append(
+                    "no short code kept the neighbors of the sample, so that vectors are kept as they are"
+                )
                 return encoding, rerank
             kept = self.self_test(encoding, rerank)
             wanted = 1 - (1 - self.recall) * _LOST_TO_CODES
@@ -324,7 +334,9 @@ class _Plan:
         )
 
     def _row_bytes(self, encoding: str, rerank: str | None, copies: float) -> float:
-        return copies * (code_bytes(encoding, self.width) + 12) + 4 + (code_bytes(rerank, self.width) + 4 if rerank else 0)
+        return (
+            copies * (code_bytes(encoding, self.width) + 12) + 4 + (code_bytes(rerank, self.width) + 4 if rerank else 0)
+        )
 
     def self_test(self, encoding: str, rerank: str | None) -> float:
         """The share of the true neighbors that codes find among all vectors of a sample."""
@@ -366,9 +378,7 @@ class _Plan:
         wanted = min(max(100, self.k), n)
         extra = 8 + math.ceil(4 * wanted * len(self.held) / max(1, self.n))
         while True:
-            found = knn(
-                self.matrix, queries, min(self.n, wanted + extra), metric=self.metric, n_threads=self.n_threads
-            )
+            found = knn(self.matrix, queries, min(self.n, wanted + extra), metric=self.metric, n_threads=self.n_threads)
             positions, distances = found
             if not len(self.held):
                 break

@@ -1,4 +1,5 @@
 //! `_native.Index`, `Stage` and `Snapshot`: one line each over the core.
+#![allow(clippy::too_many_arguments, reason = "as many as the Python methods have")]
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
