@@ -439,7 +439,11 @@ BAD: dict[str, tuple[Callable[[Index], Any], type[Exception], str]] = {
         ArgumentError,
         "Exact takes no effort: it compares everything, got effort=5",
     ),
-    "search: rerank_k": (lambda i: i.search([0, 0], rerank_k=5), ArgumentError, "Exact takes no rerank_k"),
+    "search: rerank_k": (
+        lambda i: i.search([0, 0], rerank_k=15),
+        ArgumentError,
+        "rerank_k goes with lists and with rerank",
+    ),
     "search: recall": (
         lambda i: i.search([0, 0], recall=0),
         ArgumentError,
@@ -518,16 +522,25 @@ def test_a_cancelled_add_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"dim": 2.5}, ArgumentError, "dim must be an integer of at least 1, got 2.5"),
         ({"metric": "l2"}, ArgumentError, "metric must be one of euclidean, sqeuclidean, cosine"),
         ({"encoding": "float64"}, ArgumentError, "encoding must be one of float32, float16, bfloat16, int8"),
-        ({"encoding": "scalar8"}, NotImplementedError, "'scalar8' is not there yet; what works: float32"),
+        ({"encoding": "rabitq(9)"}, ArgumentError, "encoding must be one of float32, float16"),
+        ({"encoding": "product"}, ArgumentError, "product(m, bits), rabitq(bits), got 'product'"),
         (
             {"encoding": "binary"},
             NotImplementedError,
             "works with metric 'hamming' or 'jaccard', got metric='euclidean'",
         ),
         ({"metric": "jaccard"}, NotImplementedError, "works with encoding='binary', got encoding='float32'"),
-        ({"structure": "graph"}, NotImplementedError, "'graph' is not there yet; what works: nearest.Exact()"),
-        ({"structure": Exact}, ArgumentError, "structure must be a value such as nearest.Exact()"),
-        ({"structure": 5}, ArgumentError, "structure must be nearest.Exact(), got 5"),
+        (
+            {"structure": "graph"},
+            NotImplementedError,
+            "'graph' is not there yet; what works: nearest.Exact(), nearest.Lists()",
+        ),
+        (
+            {"structure": Exact},
+            ArgumentError,
+            "structure must be a value such as nearest.Exact() or nearest.Lists(1024)",
+        ),
+        ({"structure": 5}, ArgumentError, "nearest.Lists(1024), got 5"),
         ({"rerank": "float32"}, NotImplementedError, "got rerank='float32'"),
         ({"seed": -1}, ArgumentError, "seed must be an integer from 0 to 2**64 - 1, got -1"),
         ({"seed": 0.5}, ArgumentError, "seed must be an integer from 0"),
@@ -780,7 +793,7 @@ def test_build(rng: np.random.Generator) -> None:
 
 
 def test_build_shadows_what_is_large(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
-    monkeypatch.setattr(nearest.index, "_SHADOW_FROM_BYTES", 1000)
+    monkeypatch.setattr(nearest.tune, "_SHADOW_FROM_BYTES", 1000)
     vectors = rng.standard_normal((300, 6)).astype("f4")
 
     def shadow(**options: Any) -> str | None:
@@ -806,8 +819,8 @@ def test_build_shadows_what_is_large(monkeypatch: pytest.MonkeyPatch, rng: np.ra
         ({"memory": 0}, ArgumentError, "memory must be"),
         ({"memory": 100}, NotImplementedError, "5 vectors take 80 bytes as float32, and memory=79 was given"),
         ({"structure": "forest"}, NotImplementedError, "what works: nearest.Exact()"),
-        ({"structure": None}, ArgumentError, "structure must be nearest.Exact(), got None"),
-        ({"encoding": "rabitq"}, NotImplementedError, "what works: float32"),
+        ({"structure": None}, ArgumentError, "nearest.Lists(1024), got None"),
+        ({"encoding": "rabitq"}, ArgumentError, "rabitq(bits), got 'rabitq'"),
         ({"encoding": "binary"}, NotImplementedError, "hamming"),
         ({"metric": "hamming"}, ArgumentError, "vectors must be uint8"),
         ({"queries": np.ones((2, 5))}, ArgumentError, "queries must have shape (n, 4), got (2, 5)"),

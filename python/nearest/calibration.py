@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -119,6 +118,9 @@ class Calibration(NamedTuple):
 
     def to_json(self) -> str:
         """As it is kept in files."""
+        # Here, since an import of nearest brings in nothing that few need.
+        import json
+
         curves = {str(k): [list(point) for point in curve] for k, curve in self.curves.items()}
         return json.dumps(
             {
@@ -133,6 +135,8 @@ class Calibration(NamedTuple):
     @classmethod
     def from_json(cls, text: str) -> Calibration | None:
         """What a file holds; None where it cannot be read, since an index serves without."""
+        import json
+
         try:
             kept = json.loads(text)
             curves = {int(k): tuple(CalibrationPoint(*point) for point in curve) for k, curve in kept["curves"].items()}
@@ -220,7 +224,9 @@ def shares_found(found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.floa
     right = truth[1].astype(np.float64) <= (limit + _TOLERANCE * np.abs(limit))[:, None]
     # Only ties reach beyond the k-th column.
     n_columns = int(np.max(right.sum(axis=1), initial=k))
-    ids = np.where(right[:, :n_columns], truth[0][:, :n_columns], -2 if truth[0].dtype != object else None)
+    # No id is negative, or no text at all.
+    nobody: Any = -2 if truth[0].dtype != object else None
+    ids = np.where(right[:, :n_columns], truth[0][:, :n_columns], nobody)
     hits = (found[:, :k, None] == ids[:, None, :]).any(axis=2).sum(axis=1)
     shares: NDArray[np.float64] = np.minimum(hits, k) / k
     return shares
