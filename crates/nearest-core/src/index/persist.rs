@@ -244,6 +244,10 @@ impl Snapshot {
                 n_bytes += Block::size(n_rows, coding.panel_bytes());
             }
         }
+        if !lists.gaps.is_empty() {
+            file.array(LISTS_GAPS, &[lists.gaps.len() as u64], &lists.gaps)?;
+            file.mark_required();
+        }
         file.array(LISTS_BLOCKS, &[blocks.len() as u64 / 2, 2], &blocks)?;
         file.mark_required();
         file.section(LISTS_ROWS, Dtype::U8, &[n_bytes as u64], |out| {
