@@ -220,7 +220,8 @@ def shares_found(found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.floa
     right = truth[1].astype(np.float64) <= (limit + _TOLERANCE * np.abs(limit))[:, None]
     # Only ties reach beyond the k-th column.
     n_columns = int(np.max(right.sum(axis=1), initial=k))
-    ids = np.where(right[:, :n_columns], truth[0][:, :n_columns], -2 if truth[0].dtype != object else None)
+    nobody: Any = None if truth[0].dtype == object else -2
+    ids = np.where(right[:, :n_columns], truth[0][:, :n_columns], nobody)
     hits = (found[:, :k, None] == ids[:, None, :]).any(axis=2).sum(axis=1)
     shares: NDArray[np.float64] = np.minimum(hits, k) / k
     return shares

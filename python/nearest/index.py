@@ -528,7 +528,7 @@ class Index:
         ):
             snapshot = self._snapshot()
             # What depends on a calibration is looked up once.
-            default = self._efforts.get(k, self)
+            default: Any = self._efforts.get(k, self)
             knobs = self._knobs(snapshot, k, None, None, None) if default is self else (default, None)
             ids, distances, _ = snapshot.search(queries, k, knobs, None, n_threads, None)
             return _new(Neighbors, (ids, distances))
