@@ -26,7 +26,9 @@ def test_the_package_is_clean_under_strict(tmp_path: Path) -> None:
 def test_the_stub_says_what_the_native_module_has(tmp_path: Path) -> None:
     # Names of types, and what PyO3 adds by itself.
     allowed = tmp_path / "allowed"
-    allowed.write_text("".join(f"nearest._native.{name}\n" for name in ("Found", "Ids", "Progress", "__all__")))
+    allowed.write_text(
+        "".join(f"nearest._native.{name}\n" for name in ("Found", "Ids", "Knobs", "Progress", "__all__"))
+    )
     config = ["--mypy-config-file", str(ROOT / "pyproject.toml"), "--allowlist", str(allowed)]
     check("mypy.stubtest", "nearest._native", *config)
 
@@ -62,6 +64,11 @@ index.save(Path("x"))
 opened: nearest.Index = nearest.open(Path("x"))
 again: nearest.NeighborTable = nearest.open("x", memory_map=False)
 nearest.Index(4, structure=nearest.Exact(shadow="scalar8"))
+listed = nearest.build(vectors, structure=nearest.Lists(2, spill=0.5), encoding="scalar4", workload="batch")
+assert_type(listed.structure, nearest.Exact | nearest.Lists)
+assert_type(listed.search(vectors, recall=0.9, rerank_k=20), nearest.Neighbors)
+nearest.Index(4, structure=nearest.Lists(), encoding="product(2, 8)", rerank="float16")
+assert_type(listed.calibrate(vectors, k=5), nearest.Calibration)
 assert_type(nearest.recall(found, np.arange(3)), float)
 nearest.pairwise_distances(vectors, metric="euclidean", out=Path("x.npy"))
 index.search(vectors, "five")  # type: ignore[arg-type]

@@ -98,6 +98,8 @@ def view(values: Any, name: str) -> Matrix:
     """
     if type(values) is np.ndarray:
         array: Matrix = values
+    elif isinstance(values, Chunks):
+        return values
     elif isinstance(values, np.ndarray):
         if np.any(getattr(values, "mask", False)):
             raise ArgumentError(f"{name} must not have missing values, got a masked array")
@@ -353,6 +355,16 @@ def as_ids(ids: Any, name: str = "ids") -> Ids:
     if kind in "UOT":
         return _listed_ids(array.tolist(), name)
     raise ArgumentError(f"{name} must be integers or text, got {array.dtype}{_hint(array.dtype.kind)}")
+
+
+def check_differ(ids: Ids) -> None:
+    """An error where an id comes twice."""
+    array = ids if isinstance(ids, np.ndarray) else np.array(ids, dtype=object)
+    order = np.argsort(array, kind="stable")
+    again = order[1:][array[order[1:]] == array[order[:-1]]]
+    if len(again):
+        position = int(again.min())
+        raise ArgumentError(f"ids must differ, got {ids[position]} again at position {position}")
 
 
 def is_one_id(value: Any) -> bool:

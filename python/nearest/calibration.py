@@ -69,6 +69,8 @@ class Calibration(NamedTuple):
         How many vectors the index had.
     recall : float or None
         The recall that searches aim at where they say nothing.
+    n_lists : int
+        How many lists the index had, which efforts count.
     far : dict of int to float
         For each k, the distance of the k-th neighbor that 98 % of the queries did not exceed: what the queries looked
         like. Searches whose queries exceed it more often are unlike them.
@@ -81,6 +83,7 @@ class Calibration(NamedTuple):
     n_vectors: int = 0
     recall: float | None = None
     far: dict[int, float] = {}  # noqa: RUF012
+    n_lists: int = 0
 
     def effort(self, recall: float, k: int = 10) -> int:
         """The least effort whose measured recall reaches `recall`, for `k` neighbors.
@@ -105,6 +108,11 @@ class Calibration(NamedTuple):
         missing = float(np.interp(math.log(effort), efforts, [_missing(point.mean) for point in curve]))
         return min(1.0 - math.exp(missing), max(point.mean for point in curve))
 
+    def most(self, k: int = 10) -> float:
+        """The largest recall that was measured, at whatever effort."""
+        ks = sorted(self.curves)
+        return max(point.mean for point in self.curves[min(ks, key=lambda known: abs(math.log(known / k)))])
+
     def is_unlike(self, distances: NDArray[np.float32]) -> bool:
         """Whether queries whose neighbors are so far away, (n_queries, k), are of another kind than those measured."""
         if not self.far or distances.ndim != 2 or len(distances) < _LEAST_QUERIES:
@@ -118,7 +126,6 @@ class Calibration(NamedTuple):
 
     def to_json(self) -> str:
         """As it is kept in files."""
-        # Here, since an import of nearest brings in nothing that few need.
         import json
 
         curves = {str(k): [list(point) for point in curve] for k, curve in self.curves.items()}
@@ -126,6 +133,7 @@ class Calibration(NamedTuple):
             {
                 "n_queries": self.n_queries,
                 "n_vectors": self.n_vectors,
+                "n_lists": self.n_lists,
                 "recall": self.recall,
                 "far": {str(k): far for k, far in self.far.items()},
                 "curves": curves,
@@ -142,13 +150,13 @@ class Calibration(NamedTuple):
             curves = {int(k): tuple(CalibrationPoint(*point) for point in curve) for k, curve in kept["curves"].items()}
             far = {int(k): float(value) for k, value in kept["far"].items()}
             recall = None if kept["recall"] is None else float(kept["recall"])
-            n_queries, n_vectors = int(kept["n_queries"]), int(kept["n_vectors"])
+            n_queries, n_vectors, n_lists = (int(kept[name]) for name in ("n_queries", "n_vectors", "n_lists"))
             efforts = [point.effort for curve in curves.values() for point in curve]
             if not curves or not all(curves.values()) or not all(isinstance(effort, int) for effort in efforts):
                 return None
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
-        return _worded(curves, n_queries, n_vectors, recall, far)
+        return _worded(curves, n_queries, n_vectors, recall, far, n_lists)
 
 
 def exact_calibration(k: int) -> Calibration:
@@ -212,7 +220,7 @@ def measure(
                 add(between)
         curves[known] = _curve(points)
     far = {known: float(np.quantile(truth[1][:, known - 1], _FAR_QUANTILE)) for known in ks}
-    return _worded(curves, len(truth[1]), n_vectors, recall, far)
+    return _worded(curves, len(truth[1]), n_vectors, recall, far, most)
 
 
 def shares_found(found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.float32]], k: int) -> NDArray[np.float64]:
@@ -224,8 +232,7 @@ def shares_found(found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.floa
     right = truth[1].astype(np.float64) <= (limit + _TOLERANCE * np.abs(limit))[:, None]
     # Only ties reach beyond the k-th column.
     n_columns = int(np.max(right.sum(axis=1), initial=k))
-    # No id is negative, or no text at all.
-    nobody: Any = -2 if truth[0].dtype != object else None
+    nobody: Any = None if truth[0].dtype == object else -2
     ids = np.where(right[:, :n_columns], truth[0][:, :n_columns], nobody)
     hits = (found[:, :k, None] == ids[:, None, :]).any(axis=2).sum(axis=1)
     shares: NDArray[np.float64] = np.minimum(hits, k) / k
@@ -271,8 +278,9 @@ def _worded(
     n_vectors: int,
     recall: float | None,
     far: dict[int, float],
+    n_lists: int,
 ) -> Calibration:
-    calibration = Calibration(True, n_queries, curves, "", n_vectors, recall, far)
+    calibration = Calibration(True, n_queries, curves, "", n_vectors, recall, far, n_lists)
     parts = []
     for wanted in sorted({0.9, 0.95, 0.99} | ({recall} if recall else set())):
         efforts = ", ".join(f"{calibration.effort(wanted, k)} (k={k})" for k in curves)

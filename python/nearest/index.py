@@ -373,6 +373,8 @@ class Index:
                     report(start + len(block), n, "add")
             return arrays.ids_array(stage.commit(replace, n_threads, report))
         finally:
+            # Lists may have been made anew, and then an effort means something else.
+            self._efforts.clear()
             # A kept traceback keeps this frame, and a living stage keeps other writers out.
             del stage
 
@@ -415,6 +417,7 @@ class Index:
                 stage.append(arrays.ready(snapshot.get(part), self._query_dtype, "vectors"), part, None, None)
             return arrays.ids_array(stage.commit(False, None, None))
         finally:
+            self._efforts.clear()
             del stage
 
     def remove(self, ids: IdsLike | Id) -> int:
@@ -430,7 +433,10 @@ class Index:
         ArgumentError, ReadOnlyError
             Ids of the other kind, negative or no ids at all; a memory-mapped index.
         """
-        return self._native.remove(self._stored_ids(ids, self._snapshot()))
+        try:
+            return self._native.remove(self._stored_ids(ids, self._snapshot()))
+        finally:
+            self._efforts.clear()
 
     def get(self, ids: IdsLike | Id) -> NDArray[Any]:
         """The vectors with these ids, in the order asked for.
@@ -539,10 +545,10 @@ class Index:
         allowed = arrays.as_filter(filter, snapshot)
         found = self._search(snapshot, matrix, k, knobs, allowed, n_threads)
         if recall is not None and allowed is None:
-            self._warn(snapshot, found)
+            self._warn(snapshot, found, float(recall))
         if explain:
             n_queries = 1 if matrix.ndim == 1 else len(matrix)
-            found._explanation = self._explain(snapshot, allowed, n_queries, n_threads, knobs, found)
+            found._explanation = self._explain(snapshot, allowed, n_queries, n_threads, knobs, found, recall)
         return found
 
     def _search(
@@ -617,8 +623,10 @@ class Index:
         if one:
             n = int(found.counts[0])
             found = Neighbors(found.ids[0, :n], found.distances[0, :n])
+        if recall is not None and allowed is None:
+            self._warn(snapshot, found, float(recall))
         if explain:
-            found._explanation = self._explain(snapshot, allowed, len(members), n_threads, knobs, found)
+            found._explanation = self._explain(snapshot, allowed, len(members), n_threads, knobs, found, recall)
         return found
 
     def search_radius(
@@ -751,34 +759,46 @@ class Index:
             rerank_k = arrays.count(rerank_k, "rerank_k")
             if rerank_k < k:
                 raise ArgumentError(f"rerank_k must be at least k={k}, got {rerank_k}")
-        if not lists or not snapshot.is_trained or effort is not None:
+        if not snapshot.is_trained or effort is not None or (recall is None and not lists):
             if effort is recall is rerank_k is None and not lists:
                 self._efforts[k] = (None, None)
             return effort, rerank_k
         calibration = self.calibration
         if recall is None:
             if calibration is not None and calibration.recall is not None:
-                effort = calibration.effort(calibration.recall, k)
+                effort = _effort(calibration, snapshot, calibration.recall, k)
             if rerank_k is None and len(self._efforts) < 1000:
                 self._efforts[k] = (effort, None)
             return effort, rerank_k
         if calibration is None:
             raise ArgumentError(
-                f"recall={recall!r} needs a calibration, and this index has none: call calibrate(), or give effort="
+                f"recall={recall!r} needs a calibration, and this index has none: call calibrate()"
+                f"{', or give effort=' if lists else ''}"
             )
-        return calibration.effort(recall, k), rerank_k
+        return (_effort(calibration, snapshot, recall, k) if lists else None), rerank_k
 
-    def _warn(self, snapshot: _native.Snapshot, found: Neighbors) -> None:
+    def _warn(self, snapshot: _native.Snapshot, found: Neighbors, recall: float) -> None:
         calibration = self.calibration
         if calibration is None or not snapshot.is_trained:
             return
-        text = self._doubts(calibration, snapshot, found)
+        text = self._doubts(calibration, snapshot, found, recall)
         if text:
             warnings.warn(text, RecallWarning, stacklevel=3)
 
-    def _doubts(self, calibration: Calibration, snapshot: _native.Snapshot, found: Neighbors) -> str:
-        """Why a search may reach less than was measured; empty where nothing says so."""
+    def _doubts(
+        self, calibration: Calibration, snapshot: _native.Snapshot, found: Neighbors, recall: float | None
+    ) -> str:
+        """Why a search may reach less than was measured, or than was asked for; empty where nothing says so."""
         doubts = []
+        k = found.distances.shape[-1]
+        # All lists of vectors that are kept as they are find everything, whatever was measured.
+        is_whole = recall == 1.0 and not (is_short(self.encoding) and (self.rerank is None or is_short(self.rerank)))
+        if recall is not None and k and not is_whole and calibration.most(k) < recall:
+            doubts.append(
+                f"recall {recall:g} was not reached at any effort when it was measured, {calibration.most(k):g} at most"
+            )
+        if calibration.n_lists and calibration.n_lists != snapshot.stats()["n_lists"]:
+            doubts.append("the lists were made anew since the recall was measured: calibrate() measures it again")
         if calibration.is_unlike(found.distances):
             doubts.append(
                 "these queries are farther from the vectors than those that the recall was measured on: "
@@ -810,6 +830,7 @@ class Index:
         n_threads: int | None,
         knobs: _native.Knobs,
         found: Neighbors,
+        recall: float | None,
     ) -> dict[str, Any]:
         n = matches = len(snapshot)
         if isinstance(allowed, np.ndarray) and allowed.dtype == np.bool_:
@@ -839,7 +860,7 @@ class Index:
             if calibration is not None and allowed is None and k:
                 explained["recall"] = calibration.reached(effort, k)
                 explained["unlike"] = calibration.is_unlike(found.distances)
-                explained["doubts"] = self._doubts(calibration, snapshot, found)
+                explained["doubts"] = self._doubts(calibration, snapshot, found, recall)
         return explained
 
     # --- keeping it ---
@@ -868,6 +889,15 @@ class Index:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self._native.to_bytes(),)
+
+
+def _effort(calibration: Calibration, snapshot: _native.Snapshot, recall: float, k: int) -> int:
+    """The lists to look at: as large a part of them as reached that recall when it was measured."""
+    n_lists: int = snapshot.stats()["n_lists"]
+    if recall == 1.0:
+        return n_lists
+    effort = calibration.effort(recall, k)
+    return max(1, round(effort * n_lists / calibration.n_lists)) if calibration.n_lists else effort
 
 
 def _unpickled(data: bytes) -> Index:

@@ -52,7 +52,7 @@ def build(
     k: int = 10,
     memory: int | str | None = None,
     workload: str = "single",
-    structure: Exact | str = "auto",
+    structure: Structure | str = "auto",
     encoding: str = "auto",
     queries: ArrayLike | None = None,
     n_threads: int | None = None,
@@ -235,6 +235,20 @@ class _Plan:
             n_lists = min(lists_for(self.n), max(1, self.n))
             structure = Lists(n_lists, spill=structure.spill)
         self.held = self._held_out(queries)
+        try:
+            index = self._trained(structure, encoding, own, budget, low)
+        except ArgumentError:
+            # What is wrong with a vector of a sample is told with its place among all of them.
+            self._check()
+            raise
+        added = self._fill(index, ids)
+        if isinstance(structure, Lists) and self.n:
+            self._calibrate(index, added, queries)
+        index._reason = "; ".join(self.reasons)
+        return index
+
+    def _trained(self, structure: Structure, encoding: str, own: str, budget: int | None, low: bool) -> Index:
+        """The index, ready for the vectors."""
         rerank = None
         if encoding == "auto":
             encoding, rerank = self._encoding(own, structure, budget, low)
@@ -245,18 +259,23 @@ class _Plan:
         )
         if self.n:
             n_lists = structure.n_lists if isinstance(structure, Lists) and structure.n_lists else 1
-            rows = self._sample(n_lists)
-            matrix = self.matrix
-            ready = arrays.is_ready(matrix, matrix.dtype) and matrix.dtype in _READ_IN_PLACE
-            if ready and not isinstance(matrix, arrays.Chunks):
-                index._native.train(self.n, matrix, rows, self.n_threads, self._progress())
-            else:
+            rows, matrix = self._sample(n_lists), self.matrix
+            if isinstance(matrix, arrays.Chunks) or not self._is_read_in_place(matrix):
                 index._native.train(self.n, self._rows(rows), None, self.n_threads, self._progress())
-        added = self._fill(index, ids)
-        if isinstance(structure, Lists) and self.n:
-            self._calibrate(index, added, queries)
-        index._reason = "; ".join(self.reasons)
+            else:
+                index._native.train(self.n, matrix, rows, self.n_threads, self._progress())
         return index
+
+    @staticmethod
+    def _is_read_in_place(matrix: NDArray[Any]) -> bool:
+        return matrix.dtype in _READ_IN_PLACE and arrays.is_ready(matrix, matrix.dtype)
+
+    def _check(self) -> None:
+        """Raises what is wrong with the first vector that cannot be added."""
+        index = Index(self.width, metric=self.metric)
+        for start, block in arrays.blocks(self.matrix, arrays.FLOAT32, "vectors"):
+            with arrays.counted_from(start):
+                index._native.stage().append(block, None, self.n_threads, None)
 
     def _fill(self, index: Index, ids: IdsLike | None) -> NDArray[Any]:
         """Adds all vectors, a part at a time: what is on its way into the lists takes memory beside them."""
@@ -269,7 +288,8 @@ class _Plan:
         for start in range(0, max(1, self.n), step):
             part = slice(start, min(self.n, start + step))
             own = None if named is None else named[part]
-            added.append(index._add(self.matrix[part], own, replace=False, n_threads=self.n_threads))
+            with arrays.counted_from(start):
+                added.append(index._add(self.matrix[part], own, replace=False, n_threads=self.n_threads))
             if self.report is not None:
                 self.report(part.stop, self.n, "add")
         return added[0] if len(added) == 1 else np.concatenate(added)
@@ -380,9 +400,8 @@ class _Plan:
         wanted = min(max(100, self.k), n)
         extra = 8 + math.ceil(4 * wanted * len(self.held) / max(1, self.n))
         while True:
-            found = knn(
-                self.vectors, queries, min(self.n, wanted + extra), metric=self.metric, n_threads=self.n_threads
-            )
+            vectors: Any = self.matrix
+            found = knn(vectors, queries, min(self.n, wanted + extra), metric=self.metric, n_threads=self.n_threads)
             positions, distances = found
             if not len(self.held):
                 break
