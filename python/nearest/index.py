@@ -125,7 +125,7 @@ class Index:
         self._native = native
         self._snapshot = native.snapshot
         self._reason = ""
-        self._efforts: dict[int, int | None] = {}
+        self._efforts: dict[int, _native.Knobs] = {}
         self._calibrated: tuple[str, Calibration | None] | None = None
         binary = native.encoding == "binary"
         # None for vectors of numbers, else how many bits.
@@ -194,8 +194,7 @@ class Index:
             parts.append(f"{self.structure!r} compares every query with every vector: recall is 1 by construction")
             if self._is_approximate:
                 parts[-1] = (
-                    f"there are too few vectors to make lists or codes from: every query is compared with all of them, "
-                    f"and "
+                    "there are too few vectors to make lists or codes: every query is compared with all of them, and "
                     f"recall is 1 ({self.structure!r}, {self.encoding})"
                 )
         elif self._native.structure is None:
@@ -534,8 +533,7 @@ class Index:
         ):
             snapshot = self._snapshot()
             # What depends on a calibration is looked up once.
-            default: Any = self._efforts.get(k, self)
-            knobs = self._knobs(snapshot, k, None, None, None) if default is self else (default, None)
+            knobs = self._efforts.get(k) or self._knobs(snapshot, k, None, None, None)
             ids, distances, _ = snapshot.search(queries, k, knobs, None, n_threads, None)
             return _new(Neighbors, (ids, distances))
 
@@ -763,14 +761,14 @@ class Index:
                 raise ArgumentError(f"rerank_k must be at least k={k}, got {rerank_k}")
         if not snapshot.is_trained or effort is not None or (recall is None and not lists):
             if effort is recall is rerank_k is None and not lists:
-                self._efforts[k] = None
+                self._efforts[k] = (None, None)
             return effort, rerank_k
         calibration = self.calibration
         if recall is None:
             if calibration is not None and calibration.recall is not None:
                 effort = _effort(calibration, snapshot, calibration.recall, k)
             if rerank_k is None and len(self._efforts) < 1000:
-                self._efforts[k] = effort
+                self._efforts[k] = (effort, None)
             return effort, rerank_k
         if calibration is None:
             raise ArgumentError(

@@ -148,7 +148,7 @@ def build(
         chosen = Lists()
     with shown(progress) as report:
         if isinstance(chosen, Lists) or (is_short(encoding) and encoding != "auto"):
-            plan = _Plan(matrix, metric, recall, k, seed, n_threads, report)
+            plan = _Plan(vectors, matrix, metric, recall, k, seed, n_threads, report)
             return plan.build(chosen, encoding, own, budget, memory == "low", ids, asked)
         return _build_exact(
             matrix, ids, metric, memory, budget, workload, chosen, encoding, own, n_threads, seed, report
@@ -204,6 +204,7 @@ class _Plan:
 
     def __init__(
         self,
+        vectors: ArrayLike,
         matrix: Matrix,
         metric: str,
         recall: float,
@@ -212,6 +213,7 @@ class _Plan:
         n_threads: int | None,
         report: Progress | None,
     ) -> None:
+        self.vectors = vectors
         self.matrix, self.metric, self.recall, self.k = matrix, metric, recall, k
         self.seed, self.n_threads, self.report = seed, n_threads, report
         self.n, self.width = matrix.shape
@@ -280,8 +282,6 @@ class _Plan:
         named = None if ids is None else arrays.as_ids(ids)
         if named is not None and len(named) != self.n:
             raise ArgumentError(f"ids must be one a vector, {self.n} in all, got {len(named)}")
-        if named is not None:
-            arrays.check_differ(named)
         row_bytes = self._row_bytes(index.encoding, index.rerank, 2.0)
         step = max(1 << 16, int(_FILL_BYTES / row_bytes))
         added = []
@@ -400,8 +400,9 @@ class _Plan:
         wanted = min(max(100, self.k), n)
         extra = 8 + math.ceil(4 * wanted * len(self.held) / max(1, self.n))
         while True:
-            vectors: Any = self.matrix
-            found = knn(vectors, queries, min(self.n, wanted + extra), metric=self.metric, n_threads=self.n_threads)
+            found = knn(
+                self.vectors, queries, min(self.n, wanted + extra), metric=self.metric, n_threads=self.n_threads
+            )
             positions, distances = found
             if not len(self.held):
                 break

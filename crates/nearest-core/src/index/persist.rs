@@ -15,7 +15,9 @@ use crate::exact::{BLOCK_ROWS, Shadow, shadow_bytes};
 use crate::file::{Dtype, FileView, FileWriter, HasDtype, Section};
 use crate::files::{Files, replace_file};
 use crate::ids::{ARENA_CHUNK_BYTES, Ids, TextSlot, place_texts};
-use crate::lists::{BLOCK_PLACES, Block, Codec, Codes, Coding, List, Lists, Loss, Packer, Router, Second};
+use crate::lists::{
+    BLOCK_PLACES, Block, Codec, Codes, Coding, List, Lists, Loss, Packer, Router, Second, efforts,
+};
 use crate::live::RowSet;
 use crate::memory::{Bytes, Slots, SystemAllocator};
 use crate::metric::Metric;
@@ -36,9 +38,10 @@ const LISTS_CENTRE: &str = "lists_centre";
 const LISTS_CENTROIDS: &str = "lists_centroids";
 const LISTS_CODER: &str = "lists_coder";
 const LISTS_SECOND: &str = "lists_second";
+const LISTS_GAPS: &str = "lists_gaps";
 const LISTS_BLOCKS: &str = "lists_blocks";
 const LISTS_ROWS: &str = "lists_rows";
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     SPEC,
     VECTORS,
     IDS,
@@ -52,6 +55,7 @@ const KNOWN: [&str; 15] = [
     LISTS_CENTROIDS,
     LISTS_CODER,
     LISTS_SECOND,
+    LISTS_GAPS,
     LISTS_BLOCKS,
     LISTS_ROWS,
 ];
@@ -239,6 +243,10 @@ impl Snapshot {
                 blocks.extend([i as u32, n_rows as u32]);
                 n_bytes += Block::size(n_rows, coding.panel_bytes());
             }
+        }
+        if !lists.gaps.is_empty() {
+            file.array(LISTS_GAPS, &[lists.gaps.len() as u64], &lists.gaps)?;
+            file.mark_required();
         }
         file.array(LISTS_BLOCKS, &[blocks.len() as u64 / 2, 2], &blocks)?;
         file.mark_required();
@@ -443,6 +451,13 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     let coding = Coding::new(frame, codec, loss);
     let panel_bytes = coding.panel_bytes();
     let mut lists = Lists::new(router, coding, second, single(spill_gap), distance);
+    if view.section(LISTS_GAPS).is_some() {
+        let n_gaps = efforts(lists.n_lists()).count() as u64;
+        lists.gaps = view.array::<f32>(view.require(LISTS_GAPS, Dtype::F32, &[Some(n_gaps)])?)?.to_vec();
+        if !kernels.all_finite(&lists.gaps) {
+            return Err(Error::format("section 'lists_gaps' holds what is no finite number"));
+        }
+    }
     lists.made_for = made_for;
     lists.added = (n_added, added);
     let blocks = view.array::<u32>(view.require(LISTS_BLOCKS, Dtype::U32, &[None, Some(2)])?)?;

@@ -55,6 +55,9 @@ pub struct Lists {
     pub second: Option<Arc<Second>>,
     /// Rows whose second list loses at most this much more get a second copy.
     pub spill_gap: f32,
+    /// For the efforts of [`efforts`], by how much scores of lists may be below the best so that a query goes to so many
+    /// lists on average; nothing: every query goes to as many.
+    pub gaps: Vec<f32>,
     /// The mean squared distance of the rows it was trained on from their centroids.
     pub distance: f64,
     /// How many rows it was made for.
@@ -65,6 +68,18 @@ pub struct Lists {
     pub n_rows: usize,
     /// The rows of each list.
     pub lists: Arc<Vec<Arc<List>>>,
+}
+
+/// Efforts for which gaps are kept: 1, 2, 3, 4, 6, 8, 12, … and all lists.
+pub fn efforts(n_lists: usize) -> impl Iterator<Item = usize> {
+    let steps = (0..31).flat_map(|i| [1usize << i, 3usize << i >> 1]);
+    let mut last = 0;
+    let rising = steps.take_while(move |&effort| effort < n_lists).filter(move |&effort| {
+        let rises = effort > last;
+        last = effort;
+        rises
+    });
+    rising.chain(std::iter::once(n_lists))
 }
 
 /// Rows coded a second time, as a whole, to be compared again: scale and bias (float32), then the code.
@@ -152,12 +167,33 @@ impl Lists {
     ) -> Self {
         let lists = Arc::new((0..router.n_lists()).map(|_| Arc::default()).collect());
         let (router, coding, second) = (Arc::new(router), Arc::new(coding), second.map(Arc::new));
-        Self { router, coding, second, spill_gap, distance, made_for: 0, added: (0, 0.0), n_rows: 0, lists }
+        Self {
+            router,
+            coding,
+            second,
+            spill_gap,
+            gaps: Vec::new(),
+            distance,
+            made_for: 0,
+            added: (0, 0.0),
+            n_rows: 0,
+            lists,
+        }
     }
 
     /// How many lists.
     pub fn n_lists(&self) -> usize {
         self.lists.len()
+    }
+
+    /// By how much scores may be below the best where a query is to go to `n_probe` lists on average.
+    pub fn gap(&self, n_probe: usize) -> Option<f32> {
+        let above = efforts(self.n_lists()).position(|effort| effort >= n_probe)?;
+        let gap = *self.gaps.get(above)?;
+        let Some(before) = above.checked_sub(1) else { return Some(gap) };
+        let mut around = efforts(self.n_lists()).skip(before);
+        let (low, high) = (around.next()? as f32, around.next()? as f32);
+        Some(self.gaps[before] + (gap - self.gaps[before]) * (n_probe as f32 - low) / (high - low))
     }
 
     /// Rows in all lists, dead ones and second copies included.
@@ -214,5 +250,16 @@ impl Lists {
         let (panel, row) = (block.panel(at / PANEL_ROWS), at % PANEL_ROWS);
         let centroid = self.router.centroid(list);
         self.coding.decode_in_panel(kernels, (panel.codes, row), panel.scales[row], centroid, bytes, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn efforts_rise_to_all_lists() {
+        let efforts = |n| super::efforts(n).collect::<Vec<_>>();
+        assert_eq!(efforts(1), [1]);
+        assert_eq!(efforts(20), [1, 2, 3, 4, 6, 8, 12, 16, 20]);
+        assert_eq!(efforts(1 << 20).len(), 40);
     }
 }

@@ -31,6 +31,11 @@ pub struct Scratch {
     maxima: Vec<f32>,
 }
 
+/// Lists whose mean score others are measured against.
+pub const NEAREST: usize = 8;
+/// A query goes to so many times the average, at most.
+const MOST: usize = 8;
+
 /// The lists that queries go to.
 #[derive(Debug, Default)]
 pub struct Probes {
@@ -59,8 +64,11 @@ impl Probes {
 /// How many lists a query goes to.
 #[derive(Clone, Copy, Debug)]
 pub struct Reach<'a> {
-    /// Lists at least.
+    /// Lists: so many, or, with a gap, so many on average.
     pub n_probe: usize,
+    /// By how much the score of a list may be below the mean of the [`NEAREST`] best. A query with many lists about as near as
+    /// the nearest goes to more of them, one whose nearest stand out to fewer.
+    pub gap: Option<f32>,
     /// Rows that may be found in each list, and how many of them must lie in the lists gone to.
     pub wanted: Option<(&'a [u32], Wanted)>,
     /// Whether the nearest are meant even where queries go by inner products: rows go to lists by distance.
@@ -132,6 +140,13 @@ impl Router {
         self.panels.len() + 4 * (self.centroids.len() + 3 * self.scales.len())
     }
 
+    /// The scores of all lists with one framed query, in float32.
+    pub fn scores(&self, kernels: &Kernels, query: &[f32], scores: &mut Vec<f32>) {
+        scores.resize(self.n_lists(), 0.0);
+        kernels.dot::<f32>(query, Rows::Contiguous(&self.centroids), scores);
+        scores.iter_mut().zip(&self.biases).for_each(|(score, bias)| *score += bias);
+    }
+
     /// The nearest lists of each query, as many as `reach` asks for; `sizes` are the rows in each list.
     #[allow(clippy::too_many_arguments)]
     pub fn route(
@@ -173,7 +188,13 @@ impl Router {
             for (i, query) in group.enumerate() {
                 let scores = &scratch.scores[i * places..][..n_lists];
                 let (best, maxima) = (&mut scratch.best, &mut scratch.maxima);
-                largest(scores, n_probe, maxima, best);
+                match reach.gap.filter(|_| n_probe < n_lists) {
+                    None => largest(scores, n_probe, maxima, best),
+                    Some(gap) => {
+                        let unit = queries.unit[query];
+                        within(scores, gap / unit, (n_probe * MOST).min(n_lists), maxima, best);
+                    }
+                }
                 if n == 1 || reach.wanted.is_some() {
                     best.sort_unstable_by(order);
                 }
@@ -242,6 +263,30 @@ fn largest(values: &[f32], n: usize, maxima: &mut Vec<f32>, out: &mut Vec<(f32, 
     if out.len() > n {
         out.select_nth_unstable_by(n - 1, order);
         out.truncate(n);
+    }
+}
+
+/// The places of values at most `gap` below the mean of the [`NEAREST`] largest: the largest of all at least, and no more
+/// than `most`.
+fn within(values: &[f32], gap: f32, most: usize, maxima: &mut Vec<f32>, out: &mut Vec<(f32, u32)>) {
+    const LANES: usize = 8;
+    largest(values, NEAREST, maxima, out);
+    let first = out.iter().copied().min_by(order);
+    let limit = out.iter().map(|best| best.0).sum::<f32>() / out.len() as f32 - gap;
+    out.clear();
+    for (c, chunk) in values.chunks(LANES).enumerate() {
+        let above = chunk.iter().fold(false, |any, &value| any | (value >= limit));
+        if above {
+            let reached = chunk.iter().zip((c * LANES) as u32..).filter(|(value, _)| **value >= limit);
+            out.extend(reached.map(|(&value, place)| (value, place)));
+        }
+    }
+    if out.len() > most {
+        out.select_nth_unstable_by(most - 1, order);
+        out.truncate(most);
+    }
+    if out.is_empty() {
+        out.extend(first);
     }
 }
 

@@ -238,7 +238,8 @@ impl ListSearch<'_> {
         scratch.first_query = first;
         lists.coding.queries(self.kernels, values, &mut scratch.codes, &mut scratch.coding);
         let wanted = matches.map(|matches| (matches, self.wanted(goal, sizes)));
-        let reach = Reach { n_probe: self.n_probe, wanted, by_distance: false };
+        let gap = lists.gap(self.n_probe);
+        let reach = Reach { n_probe: self.n_probe, gap, wanted, by_distance: false };
         lists.router.route(
             self.kernels,
             &scratch.codes.framed,

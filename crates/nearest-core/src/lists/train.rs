@@ -5,8 +5,8 @@ use nearest_kernels::Kernels;
 use super::assign::Assigner;
 use super::coding::{Codec, Coding, Loss};
 use super::frame::Frame;
-use super::route::Router;
-use super::{Lists, Second};
+use super::route::{NEAREST, Router};
+use super::{Lists, Second, efforts};
 use crate::coder::{Coder, CoderScratch, ShortEncoding};
 use crate::error::{Error, Result};
 use crate::kmeans::{self, Points, Side};
@@ -20,6 +20,8 @@ const CODER_ROWS: usize = 16_384;
 /// Rows of a centroid that k-means looks at. More make centroids that are hardly better, and take longer.
 const POINTS_PER_CENTROID: usize = 64;
 const N_ITERATIONS: usize = 8;
+/// Scores of lists that gaps are taken from.
+const GAPS: usize = 1 << 19;
 
 /// What lists are to be.
 #[derive(Clone, Copy, Debug)]
@@ -99,8 +101,11 @@ pub fn train<P: Points>(sample: &P, plan: &Plan, work: &Work<'_>) -> Result<List
     };
     let distance =
         found.iter().map(|found| f64::from(found.distance)).sum::<f64>() / found.len().max(1) as f64;
+    let gaps = gaps_of(kernels, &router, &some);
     let coding = Coding::new(frame, codec, loss);
-    Ok(Lists::new(router, coding, second.map(|coder| Second::new(coder, plan.metric)), spill_gap, distance))
+    let lists =
+        Lists::new(router, coding, second.map(|coder| Second::new(coder, plan.metric)), spill_gap, distance);
+    Ok(Lists { gaps, ..lists })
 }
 
 /// A coder for rows like these. Where all of them are zeros, as what centroids leave of a few vectors is, any directions will
@@ -121,6 +126,30 @@ fn coder_of(
         }
         trained => trained,
     }
+}
+
+/// By how much scores of lists are below the best ones of rows: for each effort what leaves so many on average.
+fn gaps_of(kernels: &Kernels, router: &Router, rows: &[f32]) -> Vec<f32> {
+    let (dim, n_lists) = (router.dim(), router.n_lists());
+    if n_lists <= NEAREST {
+        return Vec::new();
+    }
+    let n = rows.len() / dim;
+    let wanted = (GAPS / n_lists).clamp(32, 1024).min(n);
+    let mut gaps = Vec::with_capacity(wanted * n_lists);
+    let mut scores = Vec::new();
+    for row in rows.chunks_exact(dim).step_by(n / wanted.max(1)).take(wanted) {
+        router.scores(kernels, row, &mut scores);
+        let first = gaps.len();
+        gaps.extend_from_slice(&scores);
+        let of_row = &mut gaps[first..];
+        of_row.select_nth_unstable_by(NEAREST - 1, |a, b| b.total_cmp(a));
+        let mean = of_row[..NEAREST].iter().sum::<f32>() / NEAREST as f32;
+        of_row.iter_mut().for_each(|score| *score = mean - *score);
+    }
+    let n_rows = gaps.len() / n_lists;
+    gaps.sort_unstable_by(f32::total_cmp);
+    efforts(n_lists).map(|effort| gaps[(effort * n_rows).min(gaps.len()) - 1]).collect()
 }
 
 /// The root mean squares of rows and of what coding them loses.
