@@ -50,6 +50,13 @@ def _bfloat16(vectors: np.ndarray) -> np.ndarray:
     return (vectors.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
+def groups(n: int, dim: int, seed: int, *, n_groups: int = 60, spread: float = 1.0) -> np.ndarray:
+    """Vectors about places that are the same for every seed: what lists are made for."""
+    places = 1.5 * np.random.default_rng(5).standard_normal((n_groups, dim))
+    rng = np.random.default_rng(seed)
+    return (places[rng.integers(0, n_groups, n)] + spread * rng.standard_normal((n, dim))).astype(np.float32)
+
+
 @st.composite
 def cases(draw: st.DrawFn, *, min_n: int = 0, max_n: int = 130, encodings: tuple[str, ...] = ENCODINGS) -> Case:
     """Any metric, encoding, size and kind. Arrays come from a drawn seed: quicker than number by number."""

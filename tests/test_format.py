@@ -70,7 +70,7 @@ class Rotation:
         return range(self.block) if t % 2 == 0 else range(self.dim - self.block, self.dim)
 
     def inverse(self, rows: np.ndarray) -> np.ndarray:
-        rows = rows.astype(np.float64) * self.factors[-1]
+        rows = np.asarray(rows, np.float64) * self.factors[-1]
         hadamard = np.ones((1, 1))
         while len(hadamard) < self.block:
             hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])

@@ -126,6 +126,7 @@ class Calibration(NamedTuple):
 
     def to_json(self) -> str:
         """As it is kept in files."""
+        # Here, since an import of nearest brings in nothing that few need.
         import json
 
         curves = {str(k): [list(point) for point in curve] for k, curve in self.curves.items()}
@@ -232,7 +233,8 @@ def shares_found(found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.floa
     right = truth[1].astype(np.float64) <= (limit + _TOLERANCE * np.abs(limit))[:, None]
     # Only ties reach beyond the k-th column.
     n_columns = int(np.max(right.sum(axis=1), initial=k))
-    nobody: Any = None if truth[0].dtype == object else -2
+    # No id is negative, or no text at all.
+    nobody: Any = -2 if truth[0].dtype != object else None
     ids = np.where(right[:, :n_columns], truth[0][:, :n_columns], nobody)
     hits = (found[:, :k, None] == ids[:, None, :]).any(axis=2).sum(axis=1)
     shares: NDArray[np.float64] = np.minimum(hits, k) / k

@@ -282,6 +282,8 @@ class _Plan:
         named = None if ids is None else arrays.as_ids(ids)
         if named is not None and len(named) != self.n:
             raise ArgumentError(f"ids must be one a vector, {self.n} in all, got {len(named)}")
+        if named is not None:
+            arrays.check_differ(named)
         row_bytes = self._row_bytes(index.encoding, index.rerank, 2.0)
         step = max(1 << 16, int(_FILL_BYTES / row_bytes))
         added = []
@@ -400,8 +402,9 @@ class _Plan:
         wanted = min(max(100, self.k), n)
         extra = 8 + math.ceil(4 * wanted * len(self.held) / max(1, self.n))
         while True:
-            vectors: Any = self.matrix
-            found = knn(vectors, queries, min(self.n, wanted + extra), metric=self.metric, n_threads=self.n_threads)
+            found = knn(
+                self.vectors, queries, min(self.n, wanted + extra), metric=self.metric, n_threads=self.n_threads
+            )
             positions, distances = found
             if not len(self.held):
                 break

@@ -462,6 +462,48 @@ fn states_of_coders_that_cannot_be() {
 }
 
 #[test]
+fn gaps_that_cannot_be() {
+    let spec = Spec {
+        dim: DIM,
+        metric: Metric::Euclidean,
+        encoding: Encoding::UInt8,
+        rerank: None,
+        structure: Structure::Lists { n_lists: 12, spill: 40 },
+        shadow: false,
+        seed: 9,
+    };
+    let index = Arc::new(Index::new(spec).unwrap());
+    let mut random = Random::new(4, 5);
+    let values: Vec<f32> = (0..N * DIM).map(|_| random.below(200) as f32).collect();
+    index.train(N, Values::Float32(&values), &Work::inline()).unwrap();
+    let mut stage = index.stage(Zeros::Accept, &Silent).unwrap();
+    stage.append(Values::Float32(&values), None, &Work::inline()).unwrap();
+    stage.commit(false, &Work::inline()).unwrap();
+    let all = parts(&bytes_of(&index.snapshot()));
+    assert!(use_them(&built(&all)));
+    for (value, fine) in
+        [(f32::NAN, false), (f32::INFINITY, false), (f32::MAX, true), (-f32::MAX, true), (0.0, true)]
+    {
+        let forged = changed(&all, "lists_gaps", |part| put(part, 8, value.to_le_bytes()));
+        assert_eq!(use_them(&built(&forged)), fine, "{value}");
+        let forged = changed(&all, "lists_gaps", |part| {
+            part.data.chunks_exact_mut(4).for_each(|place| place.copy_from_slice(&value.to_le_bytes()));
+        });
+        assert_eq!(use_them(&built(&forged)), fine, "{value}");
+    }
+    for n in [0usize, 1, 6, 8, 1000] {
+        let forged = changed(&all, "lists_gaps", |part| {
+            part.shape[0] = n as u64;
+            part.data.resize(4 * n, 1);
+        });
+        assert!(!use_them(&built(&forged)), "{n}");
+    }
+    // Without them every query goes to as many lists.
+    let fewer: Vec<Part> = all.into_iter().filter(|part| part.name != "lists_gaps").collect();
+    assert!(use_them(&built(&fewer)));
+}
+
+#[test]
 fn block_tables_that_lie() {
     for (name, index) in samples() {
         let all = parts(&bytes_of(&index.snapshot()));

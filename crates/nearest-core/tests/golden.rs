@@ -96,6 +96,7 @@ fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
     let numbers = IdList::Int(vec![7, 1 << 40, 0]);
     let short = |encoding| Encoding::Short(encoding);
     let three = Structure::Lists { n_lists: 3, spill: 40 };
+    let nine = Structure::Lists { n_lists: 9, spill: 40 };
     let euclidean = |encoding, rerank| (Metric::Euclidean, encoding, rerank);
     let listed = Spec { encoding: short(ShortEncoding::Scalar4), structure: three, shadow: false, ..spec };
     let trained = Arc::new(Index::new(listed).unwrap());
@@ -107,7 +108,7 @@ fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
     [
         ("lists-untrained", Arc::new(Index::new(listed).unwrap())),
         ("lists-empty", trained),
-        ("lists-float32", lists(euclidean(Encoding::Float32, None), three, false, "")),
+        ("lists-float32", lists(euclidean(Encoding::Float32, None), nine, false, "")),
         ("lists-uint8-texts", lists((Metric::Angular, Encoding::UInt8, None), three, true, "")),
         ("lists-second-calibrated", lists(second, three, false, calibration)),
         ("lists-words-float16", lists(euclidean(words, Some(Encoding::Float16)), three, false, "")),

@@ -989,8 +989,7 @@ fn vectors_beyond_squares_are_not_lost() {
                 if rerank == Some(Encoding::Float16) && scale > 1.0 {
                     continue;
                 }
-                println!("{scale} {metric:?} {encoding:?} {rerank:?}");
-                let snapshot = filled(Spec { rerank, ..spec(4, metric, encoding, 8) }, &values).snapshot();
+                let snapshot = filled(Spec { rerank, ..spec(4, metric, encoding, 12) }, &values).snapshot();
                 for knobs in [Knobs::default(), Knobs { effort: Some(1), rerank_k: None }, ALL] {
                     for k in [1, 20, 700] {
                         for list in search(&snapshot, &values[..40], k, knobs) {
@@ -1003,6 +1002,7 @@ fn vectors_beyond_squares_are_not_lost() {
                         }
                     }
                 }
+                check_file(&snapshot);
                 let ids = IdList::Int((0..20).collect());
                 let found = snapshot.neighbors_of(&ids, 9, None, Knobs::default(), &Work::inline());
                 // What was read back may be zero, which is nobody's neighbour where only directions count.
@@ -1024,7 +1024,7 @@ fn the_largest_numbers_are_found() {
             if matches!(rerank, Some(Encoding::Float16 | Encoding::BFloat16)) {
                 continue;
             }
-            let index = filled(Spec { rerank, ..spec(dim, metric, encoding, 8) }, &values);
+            let index = filled(Spec { rerank, ..spec(dim, metric, encoding, 12) }, &values);
             add(&index, &large);
             for k in [10, 1600] {
                 for knobs in [Knobs::default(), Knobs { effort: Some(1), rerank_k: None }, ALL] {

@@ -148,6 +148,10 @@ fn gaps_of(kernels: &Kernels, router: &Router, rows: &[f32]) -> Vec<f32> {
         of_row.iter_mut().for_each(|score| *score = mean - *score);
     }
     let n_rows = gaps.len() / n_lists;
+    if !kernels.all_finite(&gaps) {
+        // Squares that float32 cannot hold: then every query goes to as many lists.
+        return Vec::new();
+    }
     gaps.sort_unstable_by(f32::total_cmp);
     efforts(n_lists).map(|effort| gaps[(effort * n_rows).min(gaps.len()) - 1]).collect()
 }
