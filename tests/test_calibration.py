@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nearest import ArgumentError, Calibration, CalibrationPoint, Exact, Index, Lists, RecallWarning
+from nearest import ArgumentError, Calibration, CalibrationPoint, Index, Lists, RecallWarning
 from nearest.calibration import measure, shares_found
 from strategies import groups
 
@@ -147,10 +147,10 @@ def test_measuring() -> None:
     truth = ids, np.tile(np.arange(120, dtype=np.float32), (n, 1))
     asked: list[tuple[int, int, int]] = []
 
-    def search(k: int, effort: int, n_queries: int) -> np.ndarray:
+    def search(k: int, effort: int, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
         asked.append((k, effort, n_queries))
         hidden = np.random.default_rng(effort).random((n_queries, k)) < 1 / (1 + effort)
-        return np.where(hidden, -1, ids[:n_queries, :k])
+        return np.where(hidden, -1, ids[:n_queries, :k]), truth[1][:n_queries, :k]
 
     found = measure(search, truth, 5000, most, 7, 0.95)
     assert sorted(found.curves) == [1, 7, 10, 100]
@@ -288,23 +288,61 @@ def test_a_recall_needs_a_calibration() -> None:
 
 
 def test_codes_that_are_compared_with_every_query() -> None:
-    index = nearest.build(VECTORS, encoding="rabitq(1)", structure=Exact(), memory="low", progress=False)
-    with pytest.raises(
-        ArgumentError, match=r"recall=0.9 needs a calibration, and this index has none: call calibrate\(\)$"
-    ):
+    index = Index(DIM, encoding="rabitq(1)", rerank="float32")
+    index.add(VECTORS)
+    with pytest.raises(ArgumentError) as refused:
         index.search(QUERIES, recall=0.9)
+    assert str(refused.value) == "recall=0.9 needs a calibration, and this index has none: call calibrate()"
     found = index.calibrate(QUERIES)
     assert found.measured
     assert {point.effort for points in found.curves.values() for point in points} == {1}
-    with pytest.warns(
-        RecallWarning, match=r"recall 0.9 was not reached at any effort when it was measured, 0\.\d+ at most"
-    ):
-        index.search(QUERIES, recall=0.9)
+    # What searches find, which do not compare every vector in full.
+    assert found.most(10) == pytest.approx(share_found(index, QUERIES, 10), abs=0.01)
+    assert 0.3 < found.most(10) < 0.999
+    with pytest.warns(RecallWarning, match=r"recall 0.999 was not reached at any effort when it was measured, 0\."):
+        index.search(QUERIES, recall=0.999)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         index.search(QUERIES, recall=found.most(10) - 0.01)
     with pytest.raises(ArgumentError, match="Exact takes no effort"):
         index.search(QUERIES, effort=1)
+
+
+def share_found(index: Index, queries: np.ndarray, k: int, **options: Any) -> float:
+    truth = nearest.knn(VECTORS, queries, k).ids
+    found = index.search(queries, k, **options).ids
+    return float((found[:, :, None] == truth[:, None, :]).any(axis=2).mean())
+
+
+def test_all_lists_may_find_what_no_part_of_them_does() -> None:
+    # Of vectors that 8 bits cannot tell apart too few are compared in full, unless all lists are looked at.
+    rng = np.random.default_rng(3)
+    vectors = np.repeat(groups(60, 12, 2), 100, axis=0) + 0.001 * rng.standard_normal((6000, 12)).astype("f4")
+    index = nearest.build(vectors, structure=Lists(64), encoding="float32", progress=False)
+    found = index.calibration
+    assert found is not None
+    assert found.curves[10][-2].mean < 0.9 < found.curves[10][-1].mean == 1
+    assert found.effort(0.95, 10) == 64
+    truth = nearest.knn(vectors, vectors[::30], 10)
+    assert nearest.recall(index.search(vectors[::30], 10), truth) == 1
+
+
+def test_too_little_to_measure() -> None:
+    index = nearest.build(VECTORS[:300], structure=Lists(8), progress=False)
+    index.remove(index.ids[2:])
+    assert index.calibrate().n_queries == 1
+    index.remove(index.ids[1:])
+    assert index.calibrate(QUERIES).n_vectors == 1
+    with pytest.raises(ArgumentError, match=r"got no queries and 1 vector$"):
+        index.calibrate()
+    index.remove(index.ids)
+    for queries in (None, QUERIES):
+        with pytest.raises(ArgumentError, match="calibrate measures on queries, or on a tenth of the vectors"):
+            index.calibrate(queries)
+    index.add(VECTORS[:50])
+    with pytest.raises(ArgumentError, match="got 0 queries and 50 vectors"):
+        index.calibrate(QUERIES[:0])
+    assert index.search(QUERIES, 3).counts.tolist() == [3] * 500
 
 
 # --- warnings --------------------------------------------------------------------------------------------------------
@@ -338,15 +376,12 @@ def test_queries_of_another_kind_are_noticed(index: Index) -> None:
     assert warned(index, 2 * QUERIES[0]) == ""
     assert warned(index, 2 * QUERIES, recall=None) == ""
     assert warned(index, QUERIES, filter=np.arange(100)) == ""
+    far_away = index.add(8 * QUERIES[:30])
     with pytest.warns(RecallWarning, match="farther"):
-        index.neighbors_of(index.ids[:1] if False else _outliers(index), 10, recall=0.9)
+        index.neighbors_of(far_away, 10, recall=0.9)
     # What they reach is known once it is measured.
     index.calibrate(2 * QUERIES)
     assert warned(index, 2 * QUERIES) == ""
-
-
-def _outliers(index: Index) -> np.ndarray:
-    return index.add(8 * QUERIES[:30])
 
 
 def test_growth_is_noticed(index: Index) -> None:
@@ -362,28 +397,44 @@ def test_growth_is_noticed(index: Index) -> None:
     assert warned(index, QUERIES) == ""
 
 
-def test_lists_that_were_made_anew_are_noticed(index: Index) -> None:
-    before = index.calibration
-    assert before is not None
-    # Most of what is there goes, and other vectors come: the lists are made anew, for as many vectors.
-    index.remove(index.ids[:4000])
-    index.add(groups(3900, DIM, 8) + 6)
-    index.calibrate()
-    assert index.stats()["drift"] < 1.2
-    small = nearest.build(VECTORS[:3000], structure=Lists(), encoding="float32", progress=False)
-    n_lists = small.stats()["n_lists"]
-    effort = small.search(QUERIES, 10, recall=0.9, explain=True).explanation["effort"]  # type: ignore[index]
-    single = small.search(QUERIES[0], 10)
-    assert len(single.ids) == 10
-    small.add(groups(12_000, DIM, 9))
-    if small.stats()["n_lists"] == n_lists:
-        pytest.skip("lists that were asked for by number keep it")
-    assert "the lists were made anew" in warned(small, QUERIES)
-    now = small.search(QUERIES, 10, recall=0.9, explain=True).explanation["effort"]  # type: ignore[index]
-    assert now > effort
-    # Single queries, whose effort is looked up once, go by the new one too.
-    truth = small.search(QUERIES[:200], 10)
-    assert np.array_equal([small.search(query, 10).ids for query in QUERIES[:200]], truth.ids)
+def test_lists_that_were_made_anew_are_noticed() -> None:
+    index = Index(DIM, structure=Lists())
+    index.add(groups(17_000, DIM, 8))
+    index.calibrate(QUERIES)
+    n_lists = index.stats()["n_lists"]
+
+    def effort() -> int:
+        explained = index.search(QUERIES, 10, recall=0.9, explain=True).explanation
+        assert explained is not None
+        return int(explained["effort"])
+
+    before = effort()
+    assert warned(index, QUERIES) == ""
+    # Many times as many want more lists; efforts are the same part of them.
+    index.add(groups(52_000, DIM, 9))
+    assert index.stats()["n_lists"] > 1.8 * n_lists
+    said = warned(index, QUERIES)
+    assert "the index has grown from 17,000 to 69,000" in said
+    assert "the lists were made anew since the recall was measured" in said
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert effort() > 1.5 * before
+    index.calibrate(QUERIES)
+    assert warned(index, QUERIES) == ""
+
+
+def test_single_queries_go_by_the_newest_calibration(index: Index) -> None:
+    def same() -> bool:
+        many = index.search(QUERIES[:50], 10).ids
+        return all(np.array_equal(index.search(query, 10).ids, ids) for query, ids in zip(QUERIES, many, strict=False))
+
+    assert same()
+    index.calibrate(QUERIES)
+    assert same()
+    index.add(groups(30_000, DIM, 8))
+    assert same()
+    index.remove(index.ids[:20_000])
+    assert same()
 
 
 def test_a_recall_that_nothing_reached_is_told() -> None:

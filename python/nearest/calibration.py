@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    # Searches with an effort: (k, effort, n_queries) to ids of the first queries' neighbors, (n_queries, k).
-    Search = Callable[[int, int, int], NDArray[Any]]
+    # Searches with an effort: (k, effort, n_queries) to ids and distances of the first queries, (n_queries, k).
+    Search = Callable[[int, int, int], tuple[NDArray[Any], NDArray[np.float32]]]
 
 # The numbers of neighbors that every calibration measures.
 KS = (1, 10, 100)
@@ -72,8 +72,8 @@ class Calibration(NamedTuple):
     n_lists : int
         How many lists the index had, which efforts count.
     far : dict of int to float
-        For each k, the distance of the k-th neighbor that 98 % of the queries did not exceed: what the queries looked
-        like. Searches whose queries exceed it more often are unlike them.
+        For each k, the distance of the k-th neighbor found that 98 % of the queries did not exceed: what the queries
+        looked like. Searches whose queries exceed it far more often are unlike them.
     """
 
     measured: bool
@@ -94,7 +94,7 @@ class Calibration(NamedTuple):
         ks = sorted(self.curves)
         below = max((known for known in ks if known <= k), default=ks[0])
         above = min((known for known in ks if known >= k), default=ks[-1])
-        efforts = [_effort(self.curves[known], recall) for known in (below, above)]
+        efforts = [_effort(self.curves[known], recall, self.n_lists) for known in (below, above)]
         if below == above:
             return max(1, math.ceil(efforts[0]))
         share = math.log(k / below) / math.log(above / below)
@@ -113,8 +113,11 @@ class Calibration(NamedTuple):
         ks = sorted(self.curves)
         return max(point.mean for point in self.curves[min(ks, key=lambda known: abs(math.log(known / k)))])
 
-    def is_unlike(self, distances: NDArray[np.float32]) -> bool:
-        """Whether queries whose neighbors are so far away, (n_queries, k), are of another kind than those measured."""
+    def is_unlike(self, distances: NDArray[np.float32], recall: float = 1.0) -> bool:
+        """Whether queries whose neighbors are so far away, (n_queries, k), are of another kind than those measured.
+
+        At less than the largest `recall` some neighbors are not found, and what is found instead is farther.
+        """
         if not self.far or distances.ndim != 2 or len(distances) < _LEAST_QUERIES:
             return False
         k = max((known for known in self.far if known <= distances.shape[1]), default=0)
@@ -122,7 +125,7 @@ class Calibration(NamedTuple):
             return False
         limit = self.far[k]
         share = float(np.mean(distances[:, k - 1] > limit + _TOLERANCE * abs(limit)))
-        return share > _FAR_SHARE
+        return share > _FAR_SHARE + max(0.0, self.most(k) - recall)
 
     def to_json(self) -> str:
         """As it is kept in files."""
@@ -152,10 +155,11 @@ class Calibration(NamedTuple):
             far = {int(k): float(value) for k, value in kept["far"].items()}
             recall = None if kept["recall"] is None else float(kept["recall"])
             n_queries, n_vectors, n_lists = (int(kept[name]) for name in ("n_queries", "n_vectors", "n_lists"))
-            efforts = [point.effort for curve in curves.values() for point in curve]
-            if not curves or not all(curves.values()) or not all(isinstance(effort, int) for effort in efforts):
+            fine = bool(curves) and all(k > 0 and _is_curve(curve) for k, curve in curves.items())
+            fine = fine and min(n_queries, n_vectors, n_lists) >= 0 and (recall is None or 0 < recall <= 1)
+            if not fine:
                 return None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
         return _worded(curves, n_queries, n_vectors, recall, far, n_lists)
 
@@ -180,7 +184,7 @@ def measure(
     Parameters
     ----------
     search : callable
-        ``search(k, effort, n_queries)`` gives the ids of the neighbors of the first queries.
+        ``search(k, effort, n_queries)`` gives ids and distances of the neighbors of the first queries.
     truth : tuple of ndarray
         Ids and distances of the true neighbors, nearest first, at least as many as the largest k. Those beyond it tell
         ties.
@@ -195,6 +199,7 @@ def measure(
     """
     ks = sorted(known for known in {*KS, k} if known <= truth[1].shape[1])
     curves: dict[int, tuple[CalibrationPoint, ...]] = {}
+    far: dict[int, float] = {}
     for known in ks:
         # Many neighbors of few queries say as much as few of many.
         n_queries = len(truth[1]) if known < 100 else min(len(truth[1]), _LARGE_K_QUERIES)
@@ -207,20 +212,23 @@ def measure(
             right: tuple[NDArray[Any], NDArray[np.float32]] = right,
             points: dict[int, CalibrationPoint] = points,
         ) -> float:
-            found = search(known, effort, len(right[1]))
-            points[effort] = _point(effort, shares_found(found, right, known))
-            return points[effort].mean
+            ids, distances = search(known, effort, len(right[1]))
+            point = _point(effort, shares_found(ids, right, known))
+            if point.mean >= max((other.mean for other in points.values()), default=0.0):
+                # As searches will see them: the distances of codes are not those of the vectors.
+                far[known] = float(np.quantile(distances[:, known - 1], _FAR_QUANTILE))
+            points[effort] = point
+            return point.mean
 
         effort = 1
         while add(effort) < _ENOUGH and effort < most:
             effort = min(2 * effort, most)
         # Once more between two of these, where searches will look most.
         for wanted in _WANTED if recall is None else (*_WANTED, recall):
-            between = round(_effort(_curve(points), wanted))
+            between = round(_effort(_curve(points), wanted, most))
             if min(abs(math.log(between / there)) for there in points) > _APART:
                 add(between)
         curves[known] = _curve(points)
-    far = {known: float(np.quantile(truth[1][:, known - 1], _FAR_QUANTILE)) for known in ks}
     return _worded(curves, len(truth[1]), n_vectors, recall, far, most)
 
 
@@ -241,6 +249,14 @@ def shares_found(found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.floa
     return shares
 
 
+def _is_curve(curve: tuple[CalibrationPoint, ...]) -> bool:
+    """Whether there are points of growing effort, with shares for recall."""
+    efforts = [point.effort if type(point.effort) is int else 0 for point in curve]
+    shares = [float(share) for point in curve for share in point[1:]]
+    rising = efforts == sorted(set(efforts)) and min(efforts, default=0) > 0
+    return rising and all(0.0 <= share <= 1.0 for share in shares)
+
+
 def _curve(points: dict[int, CalibrationPoint]) -> tuple[CalibrationPoint, ...]:
     return tuple(points[effort] for effort in sorted(points))
 
@@ -258,14 +274,15 @@ def _missing(recall: float) -> float:
     return math.log(max(1.0 - recall, 1e-4))
 
 
-def _effort(curve: tuple[CalibrationPoint, ...], recall: float) -> float:
+def _effort(curve: tuple[CalibrationPoint, ...], recall: float, n_lists: int) -> float:
     """Where a curve reaches a recall, and a little of what is missing to 1 on top."""
     wanted = min(recall + _MARGIN * (1.0 - recall), 1.0)
     before: CalibrationPoint | None = None
     for point in curve:
         effort = float(point.effort or 1)
         if point.mean >= wanted:
-            if before is None or point.mean <= before.mean:
+            # All lists may find what no part of them does.
+            if before is None or point.mean <= before.mean or point.effort == n_lists:
                 return effort
             share = (_missing(before.mean) - _missing(wanted)) / (_missing(before.mean) - _missing(point.mean))
             start = float(before.effort or 1)

@@ -692,16 +692,28 @@ class Index:
         Calibration
             For an exact index recall 1 at no effort, by construction; `measured` is False.
 
-        Notes ----- The truth is found among the vectors as they are kept. A memory-mapped index can be measured and
-        cannot keep what was found.
+        Raises
+        ------
+        ArgumentError
+            As for `search`; too few vectors or queries to measure anything.
+
+        Notes
+        -----
+        The truth is found among the vectors as they are kept: where only codes are, it is that of the codes. A
+        memory-mapped index can be measured and cannot keep what was found.
         """
         k = arrays.count(k, "k")
         matrix = None if queries is None else self._matrix(queries, "queries")
         snapshot = self._snapshot()
         if not self._is_approximate or not snapshot.is_trained:
             return exact_calibration(k)
+        n = len(snapshot)
+        if n < (2 if matrix is None else 1) or (matrix is not None and not len(matrix)):
+            raise ArgumentError(
+                "calibrate measures on queries, or on a tenth of the vectors and the others: got "
+                f"{'no' if matrix is None else len(matrix)} queries and {n} vector{'' if n == 1 else 's'}"
+            )
         if matrix is None:
-            n = len(snapshot)
             ids = arrays.ids_array(snapshot.ids())
             chosen = np.random.default_rng(self.seed).choice(n, size=min(N_QUERIES, max(1, n // 10)), replace=False)
             held = self._stored_ids(ids[np.sort(chosen)], snapshot)
@@ -728,8 +740,9 @@ class Index:
             found = snapshot.search(queries, largest, (most, None), None, n_threads, None)
             truth = (found[0], found[1])
 
-        def search(known: int, effort: int, n_queries: int) -> NDArray[Any]:
-            return snapshot.search(queries[:n_queries], known, (effort, None), None, n_threads, None)[0]
+        def search(known: int, effort: int, n_queries: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+            knobs = (None if self._native.structure is None else effort), None
+            return snapshot.search(queries[:n_queries], known, knobs, None, n_threads, None)[:2]
 
         calibration = measure(search, truth, n, most, k, recall)
         if not self.read_only:
@@ -799,7 +812,7 @@ class Index:
             )
         if calibration.n_lists and calibration.n_lists != snapshot.stats()["n_lists"]:
             doubts.append("the lists were made anew since the recall was measured: calibrate() measures it again")
-        if calibration.is_unlike(found.distances):
+        if calibration.is_unlike(found.distances, 1.0 if recall is None else recall):
             doubts.append(
                 "these queries are farther from the vectors than those that the recall was measured on: "
                 "calibrate(queries) "
@@ -859,7 +872,7 @@ class Index:
             explained["n_compared"] = round(stats["n_entries"] * explained["effort"] / stats["n_lists"])
             if calibration is not None and allowed is None and k:
                 explained["recall"] = calibration.reached(effort, k)
-                explained["unlike"] = calibration.is_unlike(found.distances)
+                explained["unlike"] = calibration.is_unlike(found.distances, explained["recall"])
                 explained["doubts"] = self._doubts(calibration, snapshot, found, recall)
         return explained
 

@@ -34,11 +34,13 @@ _TRAINING_PER_LIST, _TRAINING_ROWS = 64, 16_384
 _READ_IN_PLACE = tuple(np.dtype(name) for name in ("float32", "float16", "int8", "uint8"))
 # Bytes of codes on their way into lists.
 _FILL_BYTES = 128 << 20
+# Vectors that nothing but their own encoding is chosen for.
+_LEAST_ROWS = 100
 # Vectors and queries that codes are tried out on.
 _TRIAL_ROWS, _TRIAL_QUERIES = 20_000, 300
 # Codes from the cheapest on: (encoding, rerank). The first that keeps the neighbors is taken.
-_COMPACT = (("scalar4", None), ("rabitq(5)", None), ("rabitq(6)", None), ("scalar8", None), ("float32", None))
-_FAST = (("scalar8", None), ("scalar8", "float16"), ("float32", None))
+_COMPACT = (("scalar4", None), ("rabitq(5)", None), ("rabitq(6)", None), ("scalar8", None))
+_FAST = (("scalar8", None), ("scalar8", "float16"))
 # What is missing to a recall of 1 may be lost to codes up to this share; lists lose the rest.
 _LOST_TO_CODES = 0.5
 
@@ -134,6 +136,8 @@ def build(
     asked = None
     if queries is not None:
         asked = arrays.matrix(queries, "queries", width, bits=8 * width if binary else None)
+        if not len(asked):
+            raise ArgumentError("queries must be at least one, got none")
     chosen = structure_of(structure, ("auto",))
     if encoding != "auto":
         encoding = encoding_named(encoding)
@@ -231,6 +235,8 @@ class _Plan:
         queries: Matrix | None,
     ) -> Index:
         structure = chosen or Exact()
+        # An error before anything is tried out.
+        Index(self.width, metric=self.metric, structure=structure, encoding=own if encoding == "auto" else encoding)
         if isinstance(structure, Lists) and structure.n_lists is None:
             n_lists = min(lists_for(self.n), max(1, self.n))
             structure = Lists(n_lists, spill=structure.spill)
@@ -327,6 +333,9 @@ class _Plan:
 
     def _encoding(self, own: str, structure: Structure, budget: int | None, low: bool) -> tuple[str, str | None]:
         """The cheapest codes that keep the neighbors."""
+        if self.n < _LEAST_ROWS:
+            self.reasons.append("there are too few vectors to try codes out on")
+            return own, None
         lists = isinstance(structure, Lists)
         copies = 1 + (structure.spill if isinstance(structure, Lists) else 0.0)
         if (
@@ -336,11 +345,12 @@ class _Plan:
         ):
             self.reasons.append(f"the vectors came as {own}, which lists keep without loss")
             return own, None
-        for encoding, rerank in _COMPACT if low or budget is not None else _FAST:
+        # The vectors as they came in the end.
+        for encoding, rerank in (*(_COMPACT if low or budget is not None else _FAST), (own, None)):
             size = self.n * self._row_bytes(encoding, rerank, copies)
             if budget is not None and size > budget:
                 break
-            if encoding == "float32":
+            if not is_short(encoding):
                 self.reasons.append(
                     "no short code kept the neighbors of the sample, so that vectors are kept as they are"
                 )
@@ -358,9 +368,13 @@ class _Plan:
         )
 
     def _row_bytes(self, encoding: str, rerank: str | None, copies: float) -> float:
-        return (
-            copies * (code_bytes(encoding, self.width) + 12) + 4 + (code_bytes(rerank, self.width) + 4 if rerank else 0)
-        )
+        """Bytes of one vector: in the lists, and beside them."""
+        short, dim = is_short(encoding), self.width
+        in_lists = code_bytes(encoding if short or encoding in ("uint8", "int8") else "scalar8", dim) + 12
+        if not short:
+            return copies * in_lists + code_bytes(encoding, dim)
+        beside = 4 if rerank is None else code_bytes(rerank, dim) + (8 if is_short(rerank) else 0)
+        return copies * in_lists + beside
 
     def self_test(self, encoding: str, rerank: str | None) -> float:
         """The share of the true neighbors that codes find among all vectors of a sample."""
@@ -426,10 +440,10 @@ def lists_for(n: int) -> int:
 
 
 def code_bytes(encoding: str, dim: int) -> int:
-    """Bytes of one vector's code."""
+    """Bytes of one vector, or of its code."""
     whole = {"float32": 4 * dim, "float16": 2 * dim, "bfloat16": 2 * dim, "int8": dim, "uint8": dim, "scalar8": dim}
     if encoding in whole:
-        return whole[encoding] + (dim if encoding in ("float32", "float16", "bfloat16") else 0)
+        return whole[encoding]
     if encoding == "scalar4":
         return -(-dim // 2)
     numbers = [int(number) for number in encoding[encoding.index("(") + 1 : -1].split(",")]
