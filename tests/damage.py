@@ -205,7 +205,8 @@ def _drop(rng: random.Random, parts: Container) -> None:
         del parts.sections[rng.randrange(len(parts.sections))]
     else:
         twin = replace(rng.choice(parts.sections))
-        twin.name = rng.choice((twin.name, b"more", b"ids", b"texts", b"text_places", b"shadow", b"shadow_centre"))
+        names = (twin.name, b"more", b"ids", b"texts", b"text_places", b"shadow", b"shadow_centre", b"calibration")
+        twin.name = rng.choice((*names, b"lists", b"lists_gaps", b"lists_second", b"lists_coder"))
         parts.sections.insert(rng.randrange(len(parts.sections) + 1), twin)
 
 
@@ -308,7 +309,8 @@ def _spec(rng: random.Random, parts: Container) -> None:
             numbers = list(struct.unpack_from(f"<{len(section.data) // 8}Q", section.data))
             if numbers:
                 i = rng.randrange(len(numbers))
-                numbers[i] = rng.choice((rng.randrange(9), _number(rng, numbers[i]) % (1 << 64)))
+                coded = (16 + rng.randrange(5)) + (rng.randrange(9) << 16) + (rng.randrange(10) << 32)
+                numbers[i] = rng.choice((rng.randrange(9), _number(rng, numbers[i]) % (1 << 64), coded, coded + 1))
             section.data = struct.pack(f"<{len(numbers)}Q", *numbers)
         elif section.name == b"meta":
             texts = (
@@ -349,7 +351,7 @@ def mutated(original: bytes, rng: random.Random, *, repaired: bool) -> bytes:
 
 
 def samples(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Indexes of every encoding × kind of ids × shadow, tables of neighbors, and a few larger and empty ones."""
+    """Indexes of every encoding × kind of ids × shadow, lists and codes, tables of neighbors, larger and empty ones."""
     import nearest
 
     rng = np.random.default_rng(5)
@@ -387,6 +389,27 @@ def samples(folder: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"{encoding}-{ids}{'-shadow' if shadow else ''}", saved(index)
     index.remove(index.ids[1:])
     yield "binary-text-of-one", saved(index)
+    # Lists and short codes: kept as they are, as a second code, as a place; with a calibration; before there are any.
+    for encoding, rerank, metric, structure in (
+        ("float32", None, "euclidean", nearest.Lists(12)),
+        ("uint8", None, "cosine", nearest.Lists(3, spill=1)),
+        ("scalar4", "scalar8", "inner_product", nearest.Lists(9)),
+        ("rabitq(3)", None, "angular", nearest.Lists(2)),
+        ("product(3, 4)", "float16", "euclidean", nearest.Lists(4)),
+        ("product(4, 8)", "product(2, 4)", "sqeuclidean", nearest.Lists(4)),
+        ("scalar8", None, "cosine", nearest.Exact()),
+    ):
+        for ids in ("implicit", "text"):
+            n, dim = (400, 11) if ids == "text" else (1300, 7)
+            index = nearest.Index(dim, metric=metric, encoding=encoding, rerank=rerank, structure=structure)
+            index._native.train(n, vectors(n, dim, encoding) + 1, None, 1, None)
+            index.add(vectors(n, dim, encoding) + 1, [f"{i:04} ö" for i in range(n)] if ids == "text" else None)
+            index.calibrate()
+            yield f"lists-{encoding}-{rerank}-{ids}", saved(index)
+    index = nearest.Index(5, structure=nearest.Lists(), encoding="scalar4")
+    yield "lists-untrained", saved(index)
+    index._native.train(50, vectors(50, 5, "float32"), None, 1, None)
+    yield "lists-empty", saved(index)
     for n, k in ((40, 6), (3000, 8), (1, 3)):
         yield f"table-{n}", saved(nearest.knn_graph(vectors(n, 5, "float32"), k, exact=True, progress=False))
     path.unlink()
@@ -429,6 +452,8 @@ def examine(path: str, step: Callable[[str], object]) -> Counter[str]:
 
 
 def _examine_index(index: Any, attempt: Callable[[str, Callable[[], Any]], Any]) -> None:
+    import nearest
+
     attempt("repr", lambda: (repr(index), index.stats(), len(index)))
     ids = attempt("ids", lambda: index.ids)
     width = -(-index.dim // 8) if index.encoding == "binary" else index.dim
@@ -439,6 +464,10 @@ def _examine_index(index: Any, attempt: Callable[[str, Callable[[], Any]], Any])
         queries = rng.integers(1, 100, (20, width)).astype(np.float32)
     attempt("search one", lambda: index.search(queries[0], 10))
     attempt("search many", lambda: index.search(queries, 10, n_threads=2))
+    if isinstance(index.structure, nearest.Lists):
+        attempt("search all lists", lambda: index.search(queries, 10, effort=1 << 40, rerank_k=1 << 40, n_threads=1))
+        if attempt("calibration", lambda: (index.calibration, index.explanation)[0]) is not None:
+            attempt("search by recall", lambda: index.search(queries, 10, recall=0.9, n_threads=1))
     mask = np.arange(len(index)) % 2 == 0
     attempt("search by mask", lambda: index.search(queries, 10, filter=mask, n_threads=1))
     attempt("search_radius", lambda: index.search_radius(queries[0], 100.0, filter=mask))
@@ -452,6 +481,8 @@ def _examine_index(index: Any, attempt: Callable[[str, Callable[[], Any]], Any])
         vectors = queries if index.encoding not in ("int8", "uint8") else queries.astype(index.encoding)
         text = ids is not None and ids.dtype == object
         attempt("add", lambda: index.add(vectors, [f"new {i}" for i in range(20)] if text else None))
+        more = np.concatenate([vectors] * 60)
+        attempt("add many", lambda: index.add(more, [f"more {i}" for i in range(1200)] if text else None))
         attempt("remove", lambda: index.remove([] if ids is None else ids[: len(ids) // 2]))
         attempt("search changed", lambda: index.search(queries, 10, n_threads=1))
     attempt("copy", lambda: len(index.copy()))

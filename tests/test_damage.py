@@ -88,6 +88,7 @@ def test_the_campaign_sees_what_goes_wrong() -> None:
     assert damage.in_child(stepping, file_bytes=0).wrong == "SIGABRT in second"
 
 
+@pytest.mark.filterwarnings("ignore::nearest.RecallWarning")
 def test_undamaged_samples_are_fine(tmp_path: Path) -> None:
     for name, file in damage.samples(tmp_path):
         path = tmp_path / "x"
