@@ -22,7 +22,7 @@
 //! | uint8 | x | (q − 128) / s | 128 Σ x − ‖x‖²/2 |
 //! | int8 | x + 128 | q / s | −‖x‖²/2 |
 
-use nearest_kernels::{Kernels, PANEL_ROWS, panel_depth};
+use nearest_kernels::{Kernels, PANEL_ROWS, PanelQueries, panel_depth};
 
 use super::block::Term;
 use super::frame::Frame;
@@ -102,7 +102,27 @@ impl CodedQueries {
         self.unit.push(unit);
     }
 
-    fn clear(&mut self) {
+    /// Some of them, `depth` codes each, as a tile takes them that looks at no threshold.
+    pub fn panel(&self, range: std::ops::Range<usize>, depth: usize) -> PanelQueries<'_, i8> {
+        PanelQueries {
+            codes: &self.codes[range.start * depth..range.end * depth],
+            start: &self.start[range.clone()],
+            weight: &self.weight[range],
+            threshold: &[],
+            mutual_threshold: &[],
+        }
+    }
+
+    /// Adds one of others.
+    pub fn take(&mut self, other: &Self, query: usize, depth: usize) {
+        self.codes.extend_from_slice(&other.codes[query * depth..][..depth]);
+        self.start.push(other.start[query]);
+        self.weight.push(other.weight[query]);
+        self.unit.push(other.unit[query]);
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
         self.codes.clear();
         self.start.clear();
         self.weight.clear();

@@ -5,7 +5,9 @@
 //! | `frame.rs` | the space that centroids and codes live in: normalised, centred, rotated |
 //! | `coding.rs` | rows and queries as codes of that space, and estimates from them |
 //! | `block.rs` | the rows of a list: packed codes, terms and row numbers, side by side |
+//! | `packed.rs` | centroids packed to be multiplied with queries |
 //! | `route.rs` | which lists are nearest to a query |
+//! | `groups.rs` | many lists in groups, so that a query is not compared with all |
 //! | `search.rs` | queries of a batch meet on their lists and share the tiles of each |
 //! | `pool.rs` | the best estimates of one query |
 //! | `train.rs` | frame, centroids and coders for rows like those of a sample |
@@ -19,6 +21,8 @@ mod assign;
 mod block;
 mod coding;
 mod frame;
+mod groups;
+mod packed;
 mod pool;
 mod route;
 mod search;
@@ -31,9 +35,10 @@ pub use assign::{Assigned, Assigner, Coded};
 pub use block::{BLOCK_PLACES, Block, List, Panel, Term};
 pub use coding::{Codec, CodedQueries, Coding, Loss, QueryCodes, Scratch as CodingScratch};
 pub use frame::Frame;
+pub use groups::Grouping;
 use nearest_kernels::{Kernels, PANEL_ROWS};
 pub use pool::Estimate;
-pub use route::{Probes, Reach, Router, Scratch as RouteScratch};
+pub use route::{FLAT_UP_TO, Numbers, Probes, Reach, Router, Scratch as RouteScratch, Wanted};
 pub use search::{Goal, Kept, ListSearch, Pair, PairBuffers};
 pub use train::{Codes, Plan, train};
 pub use update::{Entries, Packer};
