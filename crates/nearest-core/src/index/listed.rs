@@ -253,7 +253,7 @@ fn default_pool(lists: &Lists, kept_as: KeptAs, k: usize) -> usize {
     }
     let loss = lists.coding.loss();
     let lost = f64::from(loss.error) / f64::from(loss.spread).max(1e-30);
-    (k as f64 * (1.0 + 20.0 * lost) + 4.0 + 40.0 * lost) as usize
+    (k as f64 * (1.0 + 8.0 * lost) + 4.0 + 10.0 * lost) as usize
 }
 
 /// Vectors of this kind in that of `encoding`.

@@ -22,9 +22,9 @@
 //! | uint8 | x | (q − 128) / s | 128 Σ x − ‖x‖²/2 |
 //! | int8 | x + 128 | q / s | −‖x‖²/2 |
 
-use nearest_kernels::{Kernels, PANEL_ROWS, panel_depth};
+use nearest_kernels::{Hit, Kernels, PANEL_ROWS, PanelQueries, PanelRows, panel_depth};
 
-use super::block::Term;
+use super::block::{Panel, Term};
 use super::frame::Frame;
 use crate::coder::{Coder, CoderScratch};
 use crate::column::Row;
@@ -197,6 +197,29 @@ impl Coding {
                 bytes
             }
             _ => panel,
+        }
+    }
+
+    /// Multiplies a panel with queries and pushes the pairs that thresholds let in.
+    pub fn tile(
+        &self,
+        kernels: &Kernels,
+        panel: Panel<'_>,
+        queries: &PanelQueries<'_, i8>,
+        bytes: &mut Vec<u8>,
+        hits: &mut Vec<Hit<i32>>,
+    ) {
+        let mut rows =
+            PanelRows { panel: panel.codes, scale: panel.scales, bias: panel.biases, mutual: None };
+        match &self.codec {
+            // What only one query looks at is not worth unpacking.
+            Codec::Short(coder) if let (Some(bits), 1) = (coder.plane_bits(), queries.start.len()) => {
+                kernels.tile_planes(bits, &rows, queries, hits);
+            }
+            _ => {
+                rows.panel = self.unpacked(kernels, panel.codes, bytes);
+                kernels.tile_i8(&rows, queries, hits);
+            }
         }
     }
 
