@@ -385,6 +385,8 @@ class _Plan:
         """Bytes of one vector: in the lists, and beside them."""
         short, dim = is_short(encoding), self.width
         in_lists = code_bytes(encoding if short or encoding in ("uint8", "int8") else "scalar8", dim) + 12
+        if encoding in ("uint8", "int8"):
+            return copies * in_lists + 4
         if not short:
             return copies * in_lists + code_bytes(encoding, dim)
         beside = 4 if rerank is None else code_bytes(rerank, dim) + (8 if is_short(rerank) else 0)

@@ -180,11 +180,19 @@ impl Coding {
     pub fn row_of_panel(&self, panel: &[u8], row: usize, code: &mut [u8]) {
         match &self.codec {
             Codec::UInt8 | Codec::Int8 => {
-                for (j, byte) in code.iter_mut().enumerate() {
-                    *byte = panel[(j / 4) * 128 + row * 4 + j % 4];
+                for (group, out) in panel.chunks_exact(4 * PANEL_ROWS).zip(code.chunks_mut(4)) {
+                    out.copy_from_slice(&group[4 * row..][..out.len()]);
                 }
             }
             Codec::Short(coder) => coder.row_of_panel(panel, row, code),
+        }
+    }
+
+    /// One row of a panel as the integers it was, as bytes.
+    pub fn native_row(&self, panel: &[u8], row: usize, out: &mut [u8]) {
+        self.row_of_panel(panel, row, out);
+        if matches!(self.codec, Codec::Int8) {
+            out.iter_mut().for_each(|byte| *byte ^= 0x80);
         }
     }
 
