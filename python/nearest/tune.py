@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Smaller sets are read from the cache, where a shadow saves nothing.
 _SHADOW_FROM_BYTES = 32 << 20
 # From so many vectors on, lists answer batches faster than looking at everything; single queries, from so many bytes of
-# 8-bit codes on, of which memory brings some 20 a nanosecond: below that, everything is looked at in a millisecond or two.
+# 8-bit codes on, of which memory brings some 20 a nanosecond: below that, a millisecond or two suffices for everything.
 _LISTS_FROM = 20_000
 _LISTS_FROM_BYTES = 32 << 20
 _UNLISTABLE = ("manhattan", *BINARY_METRICS)
@@ -69,8 +69,8 @@ def build(
 
     Where vectors are many (20 000 if queries come in batches, 32 million numbers if one at a time), these are inverted
     lists (`Lists`), with codes that were tried out on a sample: what suits batches is not what suits single queries.
-    Else it is an exact index, in the encoding of the data, with a shadow where that makes single queries faster. What is
-    not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured.
+    Else it is an exact index, in the encoding of the data, with a shadow where that makes single queries faster. What
+    is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured.
     `Index.explanation` says what was chosen and why.
 
     Parameters

@@ -366,11 +366,29 @@ impl KeptRows<'_> {
         }
     }
 
-    /// Distances of integer vectors that only the lists hold.
+    /// Distances of integer vectors that only the lists hold: from their scores, where these are exact.
     fn native<T: Kind>(&self, first_query: usize, pairs: &mut [Pair], buffers: &mut PairBuffers) {
         let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
         let PairBuffers { order, bytes, .. } = buffers;
+        let mut all_known = true;
+        for of_query in pairs.chunk_by_mut(|a, b| a.query == b.query) {
+            let query = first_query + of_query[0].query as usize;
+            let exact = self.lists.coding.scores_exactly(&self.queries[query * dim..][..dim]);
+            for pair in of_query {
+                let score = pair.estimate.score;
+                let known = exact && score.abs() < lists::EXACT_BELOW;
+                all_known &= known;
+                pair.distance = match known {
+                    true => exact::distance_of_score(metric, score.into(), self.squared_norms[query]),
+                    false => f32::NAN,
+                };
+            }
+        }
+        if all_known {
+            return;
+        }
         by_place(pairs, order);
+        order.retain(|&i| pairs[i as usize].distance.is_nan());
         bytes.resize(dim, 0);
         let row = &mut bytes[..dim];
         for (turn, &i) in order.iter().enumerate() {

@@ -30,6 +30,9 @@ use crate::coder::{Coder, CoderScratch};
 use crate::column::Row;
 use crate::metric::Metric;
 
+/// Below this, float32 holds all multiples of ½.
+pub const EXACT_BELOW: f32 = (1 << 23) as f32;
+
 /// How the rows of lists are coded.
 #[derive(Clone, Debug)]
 pub struct Coding {
@@ -328,6 +331,19 @@ impl Coding {
         (score - per_norm * squared.sqrt()) as f32
     }
 
+    /// Whether scores of rows that are kept as they are are exact for a query of integers like theirs, below
+    /// [`EXACT_BELOW`]: sums, biases and scores are then whole multiples of ½ that float32 holds.
+    pub fn scores_exactly(&self, query: &[f32]) -> bool {
+        let least = match &self.codec {
+            Codec::UInt8 => 0.0,
+            Codec::Int8 => -128.0,
+            Codec::Short(_) => return false,
+        };
+        // At most dim · 255 · 128 is added to a score.
+        let fits = self.dim() as f32 * 255.0 * 128.0 < EXACT_BELOW;
+        fits && !self.frame.metric().is_angular() && are_bytes(query, least)
+    }
+
     /// Whether codes are relative to centroids.
     pub fn is_relative(&self) -> bool {
         matches!(self.codec, Codec::Short(_))
@@ -362,11 +378,7 @@ impl Coding {
                 for (query, place) in values.chunks_exact(dim).zip(codes.chunks_exact_mut(depth)) {
                     let norm = if angular { kernels.canonical_squared_norm(query).sqrt() } else { 1.0 };
                     let length = if norm > 0.0 { norm as f32 } else { 1.0 };
-                    let whole = |x: f32, c: f32| {
-                        let v = x - c;
-                        (v == v.trunc() && (-128.0..=127.0).contains(&v)).then_some(v as i8)
-                    };
-                    if query.iter().zip(&centre).all(|(&x, &c)| whole(x, c).is_some()) {
+                    if are_bytes(query, if signed { -128.0 } else { 0.0 }) {
                         let mut sum = 0i32;
                         for ((place, &x), &c) in place.iter_mut().zip(query).zip(&centre) {
                             *place = (x - c) as i8;
@@ -385,4 +397,13 @@ impl Coding {
             }
         }
     }
+}
+
+/// Whether all numbers are integers from `least` to `least + 255`.
+fn are_bytes(values: &[f32], least: f32) -> bool {
+    // Without a branch for each: many at once.
+    values.iter().fold(true, |all, &x| {
+        let whole = x as i32 as f32 == x;
+        all & whole & (x >= least) & (x <= least + 255.0)
+    })
 }

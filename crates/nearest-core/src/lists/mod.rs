@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 pub use assign::{Assigned, Assigner, Coded};
 pub use block::{BLOCK_PLACES, Block, List, Panel, Term};
-pub use coding::{Codec, CodedQueries, Coding, Loss, QueryCodes, Scratch as CodingScratch};
+pub use coding::{Codec, CodedQueries, Coding, EXACT_BELOW, Loss, QueryCodes, Scratch as CodingScratch};
 pub use frame::Frame;
 use nearest_kernels::{Kernels, PANEL_ROWS};
 pub use pool::Estimate;

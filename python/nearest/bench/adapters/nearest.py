@@ -104,9 +104,7 @@ class Nearest(Adapter):
         if info.metric in BINARY:
             return []
         counts = list_counts(info.n)
-        middle = counts[len(counts) // 2]
         whole = "uint8" if info.dtype == "uint8" else "scalar8"
-        quarter = f"product({max(1, info.dim // 4)}, 4)"
         # 8 bits for batches, fewer and a second look for single queries.
         fast: list[tuple[int, str, str | None]] = [(n, whole, None) for n in counts]
         fast += [(n, short, whole) for short in ("scalar4", "rabitq(2)") for n in counts[1:]]
