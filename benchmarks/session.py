@@ -17,7 +17,6 @@ import limits as machine_limits
 from nearest import _native
 from nearest.bench import machine, record, report, runner, sweep
 from nearest.bench.adapters import ParameterSet
-from nearest.bench.adapters.nearest import has_lists
 from nearest.bench.data import DataSet, Spec, data_folders, missing, open_data
 from nearest.bench.worker import Worker
 
@@ -130,13 +129,6 @@ class Session:
     def threads(self, usual: Sequence[int]) -> Sequence[int]:
         """Numbers of threads: these, unless others were asked for."""
         return usual if self._threads is None else self._threads
-
-    def without_lists(self) -> bool:
-        """Whether this build has no inverted lists; then the record says so."""
-        if has_lists():
-            return False
-        self.left_out.append("inverted lists: this build of nearest has no nearest.Lists")
-        return True
 
     def data(self, text: str) -> DataSet | None:
         """A set of vectors; None, and the reason in the record, where it is not there."""

@@ -19,7 +19,6 @@ import pytest
 from nearest import ArgumentError
 from nearest.bench import adapters, builds, lists, machine, record, report, runner, sweep, truth
 from nearest.bench.adapters import ParameterSet, SetInfo
-from nearest.bench.adapters.nearest import has_lists
 from nearest.bench.data import DataSet, Spec, find_file, missing, open_data
 from nearest.bench.runner import Comparison, Contender, Entry, Settings
 from nearest.bench.worker import Worker, WorkerError
@@ -266,7 +265,7 @@ def test_peers_have_as_many_chances_as_we(info: SetInfo) -> None:
         for one in adapters.load(name).sweep_parameters(info):
             families.setdefault(one.family or name, []).append(one)
     expected = {"faiss IVF-PQ fast-scan", "faiss IVF-RaBitQ", "scann", "svs", "hnswlib"}
-    own = {"nearest fast", "nearest compact", "nearest build(recall=…)"} if has_lists() else set()
+    own = {"nearest fast", "nearest compact", "nearest build(recall=…)"}
     assert set(families) == expected | own
     for family in expected:
         assert len(families[family]) >= 4, family
@@ -764,11 +763,8 @@ def test_definitions_of_lists_run_without_peers(name: str, tmp_path: Path, share
     shared_data("wordnet")
     written = run(name, tmp_path, "--adapters", "nearest", "--sets", "wordnet:n=1500", "--threads", "1")
     assert not failures(written)
-    assert written["claims"] or not has_lists()
-    if has_lists():
-        assert written["tables"]
-    else:
-        assert any("nearest.Lists" in reason for reason in written["left_out"])
+    assert written["claims"]
+    assert written["tables"]
 
 
 @pytest.mark.long

@@ -181,7 +181,8 @@ def read(file: bytes) -> dict[str, Any]:
     lists: list[list[int]] = [[] for _ in range(n_lists)]
     coded = np.full((n, dim), np.nan)
     rows, at = found["lists_rows"], 0
-    own = found["vectors"].copy().view("<u4").ravel() if second is None and name not in RAW else None
+    integers = name in ("int8", "uint8")
+    own = found["vectors"].copy().view("<u4").ravel() if second is None and (integers or name not in RAW) else None
     for number, n_rows in found["lists_blocks"].tolist():
         assert 1 <= n_rows <= 256
         for first in range(0, n_rows, 32):
@@ -194,7 +195,7 @@ def read(file: bytes) -> dict[str, Any]:
             assert (scale[here:] == 0).all()
             assert np.isneginf(bias[here:]).all()
             u = coder.panel(packed).astype(np.float64)
-            if coder.name in ("int8", "uint8"):
+            if integers:
                 decoded = u - coder.zero
             else:
                 decoded = scale[:, None] * (u - coder.zero) + centroids[number]
@@ -208,11 +209,11 @@ def read(file: bytes) -> dict[str, Any]:
     assert set(members) == set(range(n))
     assert np.bincount(members, minlength=n).max(initial=0) <= 2
     out["lists"] = lists
-    out["coded"] = coded if coder.name in ("int8", "uint8") else unframed(coded)
-    if name in RAW or second in RAW:
-        return {**out, "vectors": found["vectors"]}
+    out["coded"] = coded if integers else unframed(coded)
     if own is not None:
         return {**out, "vectors": out["coded"]}
+    if name in RAW or second in RAW:
+        return {**out, "vectors": found["vectors"]}
     whole = Coder(rerank - 1, dim, found["lists_second"])
     assert found["vectors"].shape[1] == 8 + whole.row_bytes
     terms = found["vectors"][:, :8].copy().view("<f4")

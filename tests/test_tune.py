@@ -118,6 +118,23 @@ def test_batches_of_queries_get_lists() -> None:
     assert chosen(structure=Exact(), workload="batch") == "Exact() float32 None"
 
 
+def test_single_queries_get_shorter_codes_than_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest.tune, "_LISTS_FROM_BYTES", 25_000 * 48)
+    vectors = groups(25_000, 48, 1)
+    whole = np.round(10 * vectors + 128).clip(0, 255).astype("u1")
+
+    def chosen(vectors: np.ndarray, **options: Any) -> str:
+        index = nearest.build(vectors, progress=False, **options)
+        return f"{index.structure!r} {index.encoding} {index.rerank}"
+
+    assert chosen(vectors, recall=0.7) == "Lists(416) rabitq(2) scalar8"
+    assert chosen(vectors, recall=0.9) == "Lists(416) scalar4 scalar8"
+    assert chosen(whole, recall=0.9) == "Lists(416) scalar4 uint8"
+    assert chosen(vectors, recall=1) == "Exact() float32 None"
+    assert chosen(vectors[:24_999]) == "Exact() float32 None"
+    assert chosen(vectors, metric="manhattan") == "Exact() float32 None"
+
+
 def test_it_says_what_it_chose_and_why() -> None:
     vectors = groups(21_000, 12, 1)
     index = nearest.build(vectors, workload="batch", recall=0.9, progress=False)
@@ -255,7 +272,8 @@ def test_any_input(kind: str, dtype: str) -> None:
     index = nearest.build(vectors, ids=ids, structure=Lists(40), metric="cosine", progress=False)
     expected = np.arange(3000) if ids is None else ids
     assert index.ids.tolist() == list(expected)
-    assert index.encoding in {"u1": ("uint8",), "i1": ("int8",)}.get(dtype, ("scalar8", "float32"))
+    # What is compared in the end: integers as they are.
+    assert (index.rerank or index.encoding) in {"u1": "uint8", "i1": "int8"}.get(dtype, ("scalar8", "float32"))
     some = vectors[:50].astype("f4")
     found = index.search(some, 1, effort=40).ids[:, 0]
     assert (found == np.asarray(expected)[:50]).mean() > 0.9

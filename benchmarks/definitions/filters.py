@@ -26,8 +26,6 @@ _got: dict[str, list[dict[str, Any]]] = {}
 
 
 def measure(session: Session) -> None:
-    if session.without_lists():
-        return
     for spec in session.sets(SETS):
         data = session.data(spec)
         if data is None:

@@ -29,12 +29,13 @@ _seconds: dict[str, dict[str, list[float]]] = {}
 
 
 def measure(session: Session) -> None:
-    session.without_lists()
     for spec in session.sets(SETS):
         data = session.data(spec)
         if data is None:
             continue
-        methods = session.swept(data, ("nearest", "faiss"), lambda one: one.family in (PEER, ASKED))
+        methods = session.swept(
+            data, ("nearest", "faiss"), lambda one: one.family == PEER or one.build.get("workload") == "batch"
+        )
         common: dict[str, Any] = {"n_queries": 1000, "build_threads": 2, "say": session.say}
         session.say(f"{spec}: {data}; a sweep over {len(methods)} parameter sets")
         cache = str(session.out / "builds")

@@ -24,7 +24,6 @@ _whole: dict[str, int] = {}
 
 
 def measure(session: Session) -> None:
-    session.without_lists()
     settings = session.with_settings(rounds=3, sessions=1)
     for spec in session.sets(SETS):
         data = session.data(spec)

@@ -18,7 +18,6 @@ TARGET = 1.0
 
 
 def measure(session: Session) -> None:
-    session.without_lists()
     settings = session.with_settings(rounds=4, sessions=1)
     for spec in session.sets(SETS):
         data = session.data(spec)
@@ -28,7 +27,9 @@ def measure(session: Session) -> None:
                 data,
                 PEERS,
                 mode="single",
-                only=lambda parameters: parameters.family != COMPACT,
+                only=lambda parameters: (
+                    parameters.family != COMPACT and parameters.build.get("workload", "single") == "single"
+                ),
                 settings=settings,
             )
 

@@ -95,7 +95,7 @@ class Lists:
     list, at least 1 024), or `nearest.build` makes them, all vectors are looked at. Goes with the metrics euclidean,
     sqeuclidean, cosine, angular and inner_product, and with every encoding but binary. Vectors of the encodings
     float32, float16 and bfloat16 are kept as they are and have a shadow of 8 bits in the lists; int8 and uint8 are
-    kept without loss.
+    kept in the lists alone, without loss.
 
     The second lists are those of SOAR (Sun et al. 2023).
 

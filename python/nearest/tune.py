@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 # Smaller sets are read from the cache, where a shadow saves nothing.
 _SHADOW_FROM_BYTES = 32 << 20
-# From so many vectors on, lists answer batches faster than looking at everything.
+# From so many vectors on, lists answer batches faster than looking at everything; single queries, from so many bytes of
+# 8-bit codes on, of which memory brings some 20 a nanosecond: below that, a millisecond or two suffices for everything.
 _LISTS_FROM = 20_000
+_LISTS_FROM_BYTES = 32 << 20
 _UNLISTABLE = ("manhattan", *BINARY_METRICS)
 # Vectors of a list, and vectors at least, that lists and codes are trained on.
 _TRAINING_PER_LIST, _TRAINING_ROWS = 64, 16_384
@@ -40,7 +42,9 @@ _LEAST_ROWS = 100
 _TRIAL_ROWS, _TRIAL_QUERIES = 20_000, 300
 # Codes from the cheapest on: (encoding, rerank). The first that keeps the neighbors is taken.
 _COMPACT = (("scalar4", None), ("rabitq(5)", None), ("rabitq(6)", None), ("scalar8", None))
-_FAST = (("scalar8", None), ("scalar8", "float16"))
+_BATCH = (("scalar8", None), ("scalar8", "float16"))
+# One query alone waits for memory, so that the fewer bits it reads the better; what is short is compared again by more.
+_SINGLE = ("rabitq(2)", "scalar4")
 # What is missing to a recall of 1 may be lost to codes up to this share; lists lose the rest.
 _LOST_TO_CODES = 0.5
 
@@ -63,9 +67,10 @@ def build(
 ) -> Index:
     """Build an index of all the data, chosen for the recall, memory and workload that are asked for.
 
-    Where queries come in batches and vectors are many, these are inverted lists (`Lists`), with codes that were tried
-    out on a sample; else an exact index, in the encoding of the data, with a shadow where that makes single queries
-    faster. What is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured.
+    Where vectors are many (20 000 if queries come in batches, 32 million numbers if one at a time), these are inverted
+    lists (`Lists`), with codes that were tried out on a sample: what suits batches is not what suits single queries.
+    Else it is an exact index, in the encoding of the data, with a shadow where that makes single queries faster. What
+    is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured.
     `Index.explanation` says what was chosen and why.
 
     Parameters
@@ -148,11 +153,12 @@ def build(
     n_bytes = n * width * {"float32": 4, "float16": 2, "bfloat16": 2}.get(own, 1)
     listable = metric not in _UNLISTABLE and encoding != "binary"
     scarce = budget is not None and encoding == "auto" and n_bytes > budget
-    if chosen is None and listable and recall < 1 and n >= _LISTS_FROM and (workload == "batch" or scarce):
+    many = n >= _LISTS_FROM and (workload == "batch" or scarce or n * width >= _LISTS_FROM_BYTES)
+    if chosen is None and listable and recall < 1 and many:
         chosen = Lists()
     with shown(progress) as report:
         if isinstance(chosen, Lists) or (is_short(encoding) and encoding != "auto"):
-            plan = _Plan(vectors, matrix, metric, recall, k, seed, n_threads, report)
+            plan = _Plan(vectors, matrix, metric, recall, k, workload, seed, n_threads, report)
             return plan.build(chosen, encoding, own, budget, memory == "low", ids, asked)
         return _build_exact(
             matrix, ids, metric, memory, budget, workload, chosen, encoding, own, n_threads, seed, report
@@ -213,11 +219,12 @@ class _Plan:
         metric: str,
         recall: float,
         k: int,
+        workload: str,
         seed: int,
         n_threads: int | None,
         report: Progress | None,
     ) -> None:
-        self.vectors = vectors
+        self.vectors, self.workload = vectors, workload
         self.matrix, self.metric, self.recall, self.k = matrix, metric, recall, k
         self.seed, self.n_threads, self.report = seed, n_threads, report
         self.n, self.width = matrix.shape
@@ -338,18 +345,25 @@ class _Plan:
             return own, None
         lists = isinstance(structure, Lists)
         copies = 1 + (structure.spill if isinstance(structure, Lists) else 0.0)
-        if (
-            own in ("uint8", "int8")
-            and not low
-            and (budget is None or self.n * self._row_bytes(own, None, copies) <= budget)
-        ):
-            self.reasons.append(f"the vectors came as {own}, which lists keep without loss")
-            return own, None
+        whole = own in ("uint8", "int8") and not low
+        choices: tuple[tuple[str, str | None], ...] = _BATCH
+        if low or budget is not None:
+            choices = _COMPACT
+        elif self.workload == "single" and lists:
+            choices = (*((short, own if whole else "scalar8") for short in _SINGLE), *(() if whole else _BATCH))
+        elif whole:
+            choices = ()
+        # Integers take no more bytes whole than their codes of 8 bits.
+        if whole and budget is not None and self.n * self._row_bytes(own, None, copies) <= budget:
+            choices = ()
         # The vectors as they came in the end.
-        for encoding, rerank in (*(_COMPACT if low or budget is not None else _FAST), (own, None)):
+        for encoding, rerank in (*choices, (own, None)):
             size = self.n * self._row_bytes(encoding, rerank, copies)
             if budget is not None and size > budget:
                 break
+            if not choices:
+                self.reasons.append(f"the vectors came as {own}, which lists keep without loss")
+                return encoding, rerank
             if not is_short(encoding):
                 self.reasons.append(
                     "no short code kept the neighbors of the sample, so that vectors are kept as they are"
@@ -371,6 +385,8 @@ class _Plan:
         """Bytes of one vector: in the lists, and beside them."""
         short, dim = is_short(encoding), self.width
         in_lists = code_bytes(encoding if short or encoding in ("uint8", "int8") else "scalar8", dim) + 12
+        if encoding in ("uint8", "int8"):
+            return copies * in_lists + 4
         if not short:
             return copies * in_lists + code_bytes(encoding, dim)
         beside = 4 if rerank is None else code_bytes(rerank, dim) + (8 if is_short(rerank) else 0)

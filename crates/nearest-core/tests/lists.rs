@@ -424,6 +424,143 @@ fn lists_find_what_exact_search_finds() {
     }
 }
 
+/// Integers are kept in the lists alone, and yet everything is as if they lay by row.
+#[test]
+fn integers_are_kept_once() {
+    for (i, metric) in METRICS.into_iter().enumerate() {
+        for encoding in [Encoding::UInt8, Encoding::Int8] {
+            let (dim, n) = ([5, 8, 33][i % 3], 2000);
+            let data = [Data::Groups, Data::Ties][i % 2];
+            let spec = spec(dim, metric, encoding, 12);
+            let mut values = vectors(data, n, dim, encoding, 15);
+            let (listed, plain) = (filled(spec, &values), filled(exact(spec), &values));
+            // What is replaced goes to the end: rows are not in the order of their ids.
+            let ids: Vec<i64> = (0..n as i64).step_by(7).collect();
+            let other = vectors(data, ids.len(), dim, encoding, 16);
+            for index in [&listed, &plain] {
+                change(index, &other, Some(IdList::Int(ids.clone())), true).unwrap();
+                remove(index, (0..n as i64).step_by(31));
+            }
+            for (&id, x) in ids.iter().zip(other.chunks_exact(dim)) {
+                values[id as usize * dim..][..dim].copy_from_slice(x);
+            }
+            let queries = queries(data, 9, dim, encoding, 17);
+            let plain = plain.snapshot();
+            let IdList::Int(ids) = plain.ids() else { panic!("numbers") };
+            for listed in [listed.snapshot(), reopened(&listed.snapshot()).snapshot()] {
+                let rows = listed.rows_of(&plain.ids()).unwrap();
+                let expected: Vec<f32> =
+                    ids.iter().flat_map(|&id| &values[id as usize * dim..][..dim]).copied().collect();
+                assert!(values_of(&listed, &rows) == expected, "{spec:?}");
+                assert_eq!(listed.values_encoding(), encoding);
+                let stats = listed.stats();
+                assert!(stats.vectors_bytes <= 6 * (stats.n_vectors + stats.n_removed) + 4096, "{stats:?}");
+                let some = IdList::Int(ids.iter().copied().filter(|id| id % 70 == 3).collect());
+                let nearest = search(&plain, &queries, 30, Knobs::default());
+                for allowed in [None, Some(Allowed::Ids(&some))] {
+                    // Few are looked at whatever the effort.
+                    let efforts = if allowed.is_some() { vec![Knobs::default(), ALL] } else { vec![ALL] };
+                    for (knobs, k) in efforts.into_iter().flat_map(|knobs| [1, 10, n].map(|k| (knobs, k))) {
+                        let run = |snapshot: &Snapshot, knobs| {
+                            let found = snapshot.search(
+                                Queries::Numbers(&queries),
+                                k,
+                                allowed,
+                                knobs,
+                                &Work::inline(),
+                            );
+                            answers(snapshot, &found.unwrap().found)
+                        };
+                        assert_eq!(run(&listed, knobs), run(&plain, Knobs::default()), "{spec:?} {k}");
+                        let near = |snapshot: &Snapshot, knobs| {
+                            let found = snapshot.neighbors_of(&some, k, allowed, knobs, &Work::inline());
+                            answers(snapshot, &found.unwrap().found)
+                        };
+                        assert_eq!(near(&listed, knobs), near(&plain, Knobs::default()), "{spec:?} {k}");
+                        let within = |snapshot: &Snapshot, knobs| {
+                            let radius = nearest[0][29].distance;
+                            let queries = Queries::Numbers(&queries);
+                            let found =
+                                snapshot.search_radius(queries, radius, allowed, knobs, &Work::inline());
+                            answers(snapshot, &found.unwrap().found)
+                        };
+                        assert_eq!(within(&listed, knobs), within(&plain, Knobs::default()), "{spec:?}");
+                    }
+                }
+                // Of the other searches every distance is the right one.
+                let mask = vec![true; listed.len()];
+                let knobs = Knobs { effort: Some(3), rerank_k: None };
+                let queries = Queries::Numbers(&queries);
+                let found =
+                    listed.search(queries, 10, Some(Allowed::Mask(&mask)), knobs, &Work::inline()).unwrap();
+                let all = plain.search(queries, n, None, Knobs::default(), &Work::inline()).unwrap();
+                for (found, all) in answers(&listed, &found.found).iter().zip(answers(&plain, &all.found)) {
+                    assert!(found.len() == 10 && found.iter().all(|candidate| all.contains(candidate)));
+                }
+            }
+        }
+    }
+}
+
+/// More than is read out of the lists at once.
+#[test]
+fn many_integers_are_searched_in_parts() {
+    let (dim, n) = (600, 30_000);
+    let spec = spec(dim, Metric::Euclidean, Encoding::UInt8, 24);
+    let values = vectors(Data::Ties, n, dim, Encoding::UInt8, 18);
+    let index = index(spec);
+    index.train(n, Values::Float32(&values[..2000 * dim]), &Work::inline()).unwrap();
+    add(&index, &values);
+    let plain = filled(exact(spec), &values).snapshot();
+    let queries = queries(Data::Ties, 5, dim, Encoding::UInt8, 19);
+    for n_threads in [1, 3] {
+        let run = |snapshot: &Snapshot, knobs| {
+            let work = Work::new(Some(n_threads), &Silent);
+            snapshot.search(Queries::Numbers(&queries), 20, None, knobs, &work).unwrap().found
+        };
+        assert_eq!(run(&index.snapshot(), ALL), run(&plain, Knobs::default()));
+    }
+}
+
+/// Of rows that are few all codes are compared: the nearest by what `values_of` gives are found.
+#[test]
+fn few_codes_are_all_compared() {
+    let (dim, n) = (24, 3000);
+    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 25);
+    let queries = vectors(Data::Groups, 6, dim, Encoding::Float32, 26);
+    for metric in METRICS {
+        for (encoding, rerank) in coded(dim) {
+            let index = filled(Spec { rerank, ..spec(dim, metric, encoding, 16) }, &values);
+            remove(&index, (0..n as i64).step_by(9));
+            let snapshot = index.snapshot();
+            let ids = IdList::Int((0..n as i64).filter(|id| id % 90 == 7).collect());
+            let rows = snapshot.rows_of(&ids).unwrap();
+            let kept = values_of(&snapshot, &rows);
+            for knobs in [Knobs::default(), Knobs { effort: Some(1), rerank_k: Some(10) }] {
+                let allowed = Some(Allowed::Ids(&ids));
+                let found =
+                    snapshot.search(Queries::Numbers(&queries), 10, allowed, knobs, &Work::inline()).unwrap();
+                for (query, list) in queries.chunks_exact(dim).zip(&found.found) {
+                    check_order(list);
+                    let mut truth: Vec<f64> =
+                        kept.chunks_exact(dim).map(|x| distance(metric, query, x)).collect();
+                    truth.sort_by(f64::total_cmp);
+                    assert_eq!(list.len(), 10);
+                    for (candidate, expected) in list.iter().zip(truth) {
+                        // Codes are compared in the frame, and rounded on the way.
+                        let off = (f64::from(candidate.distance) - expected).abs();
+                        assert!(off <= 2e-3 * (1.0 + expected.abs()), "{encoding:?} {rerank:?}: {off}");
+                    }
+                }
+                let near = snapshot.neighbors_of(&ids, 3, allowed, knobs, &Work::inline()).unwrap().found;
+                for (row, list) in rows.iter().zip(near) {
+                    assert!(list.len() == 3 && list.iter().all(|c| c.row != *row && rows.contains(&c.row)));
+                }
+            }
+        }
+    }
+}
+
 /// Codes alone: what is reported is the distance of what `values_of` gives, and that is near the vectors.
 #[test]
 fn distances_are_those_of_the_codes() {
@@ -1281,8 +1418,11 @@ fn codes_behave_as_the_model() {
 #[test]
 fn rows_may_move_to_other_chunks() {
     let (dim, n) = (4, 80_000);
-    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 111);
-    for (encoding, rerank) in [(Encoding::Float32, None), (scalar4(), None), (scalar4(), Some(scalar8()))] {
+    let int8 = (Encoding::Int8, None);
+    for (encoding, rerank) in
+        [(Encoding::Float32, None), int8, (scalar4(), None), (scalar4(), Some(scalar8()))]
+    {
+        let values = vectors(Data::Groups, n, dim, encoding, 111);
         let spec = Spec { rerank, ..spec(dim, Metric::Euclidean, encoding, 16) };
         let index = filled(spec, &values);
         let get = |id: i64| {
@@ -1304,7 +1444,7 @@ fn rows_may_move_to_other_chunks() {
             assert!(ids.contains(&id), "{encoding:?} {id}");
         }
         // The numbers of the freed rows are given to others, who are nobody else.
-        let more = vectors(Data::Groups, 50_000, dim, Encoding::Float32, 112);
+        let more = vectors(Data::Groups, 50_000, dim, encoding, 112);
         add(&index, &more);
         let snapshot = index.snapshot();
         check_file(&snapshot);
@@ -1315,7 +1455,7 @@ fn rows_may_move_to_other_chunks() {
             let found = search(&snapshot, query, 100, Knobs { effort: Some(8), rerank_k: Some(400) });
             let IdList::Int(ids) = snapshot.ids_of(found[0].iter().map(|c| c.row)) else { panic!("numbers") };
             assert!(ids.contains(&(n as i64 + at as i64)), "{encoding:?} {at}");
-            if encoding == Encoding::Float32 {
+            if encoding.is_raw() {
                 assert_eq!(found[0][0].distance, 0.0);
             }
         }
@@ -1427,16 +1567,21 @@ struct Counting {
     now: AtomicUsize,
 }
 
+/// What the system's allocator takes for so many bytes: whole huge pages.
+fn resident(n_bytes: usize) -> usize {
+    if n_bytes < 2 << 20 { n_bytes } else { n_bytes.next_multiple_of(2 << 20) }
+}
+
 #[allow(unsafe_code)]
 impl Allocator for Counting {
     fn allocate(&self, n_bytes: usize) -> Option<NonNull<u8>> {
         let memory = SystemAllocator.allocate(n_bytes);
-        self.now.fetch_add(if memory.is_some() { n_bytes } else { 0 }, Ordering::Relaxed);
+        self.now.fetch_add(if memory.is_some() { resident(n_bytes) } else { 0 }, Ordering::Relaxed);
         memory
     }
 
     unsafe fn release(&self, memory: NonNull<u8>, n_bytes: usize) {
-        self.now.fetch_sub(n_bytes, Ordering::Relaxed);
+        self.now.fetch_sub(resident(n_bytes), Ordering::Relaxed);
         // SAFETY: as the caller's; it came from this allocator, which had it from the system's.
         unsafe { SystemAllocator.release(memory, n_bytes) }
     }
@@ -1445,13 +1590,16 @@ impl Allocator for Counting {
 #[test]
 fn memory_does_not_grow_under_churn() {
     let (dim, n) = (8, 6000);
-    for (encoding, rerank) in [(Encoding::Float32, None), (scalar4(), None), (scalar4(), Some(scalar8()))] {
+    let uint8 = (Encoding::UInt8, None);
+    for (encoding, rerank) in
+        [(Encoding::Float32, None), uint8, (scalar4(), None), (scalar4(), Some(scalar8()))]
+    {
         for by_group in [false, true] {
             let counting = Arc::new(Counting::default());
             let structure = Structure::Lists { n_lists: 12, spill: 40 };
             let spec = Spec { rerank, structure, ..spec(dim, Metric::Euclidean, encoding, 12) };
             let index = Arc::new(Index::with_allocator(spec, counting.clone()).unwrap());
-            let values = vectors(Data::Groups, n, dim, Encoding::Float32, 151);
+            let values = vectors(Data::Groups, n, dim, encoding, 151);
             index.train(n, Values::Float32(&values), &Work::inline()).unwrap();
             add(&index, &values);
             // In the order of one component, groups go and come one after the other.
@@ -1491,6 +1639,22 @@ fn memory_does_not_grow_under_churn() {
             check_file(&index.snapshot());
         }
     }
+}
+
+#[test]
+fn what_is_held_is_what_is_said() {
+    let (dim, n) = (128, 100_000);
+    let values = vectors(Data::Groups, n, dim, Encoding::UInt8, 155);
+    let counting = Arc::new(Counting::default());
+    let spec = spec(dim, Metric::Euclidean, Encoding::UInt8, 300);
+    let index = Arc::new(Index::with_allocator(spec, counting.clone()).unwrap());
+    index.train(n, Values::Float32(&values[..5000 * dim]), &Work::inline()).unwrap();
+    add(&index, &values);
+    let stats = index.snapshot().stats();
+    let said = stats.vectors_bytes + stats.ids_bytes + stats.lists.unwrap().lists_bytes;
+    let now = counting.now.load(Ordering::Relaxed);
+    // The last huge page of what a change brings is not full.
+    assert!(now <= said + said / 20 + (3 << 20), "{now} bytes held, {said} said");
 }
 
 /// Removed and added again, at random or group by group, rows are found as well as in an index made anew.
@@ -1571,8 +1735,11 @@ fn drift_is_told() {
 #[test]
 fn lists_grow_with_the_vectors() {
     let (dim, n) = (6, 9000);
-    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 175);
-    for (encoding, rerank) in [(Encoding::Float32, None), (scalar4(), Some(scalar8())), (scalar8(), None)] {
+    let (int8, uint8) = ((Encoding::Int8, None), (Encoding::UInt8, None));
+    for (encoding, rerank) in
+        [(Encoding::Float32, None), int8, uint8, (scalar4(), Some(scalar8())), (scalar8(), None)]
+    {
+        let values = vectors(Data::Groups, n, dim, encoding, 175);
         let index = index(Spec { rerank, ..spec(dim, Metric::Cosine, encoding, 0) });
         index.train(1500, Values::Float32(&values[..1500 * dim]), &Work::inline()).unwrap();
         let n_lists = |index: &Arc<Index>| index.snapshot().stats().lists.unwrap().n_lists;
@@ -1587,6 +1754,9 @@ fn lists_grow_with_the_vectors() {
         assert_eq!(n_lists(&index) > first, rerank.is_some() || encoding.is_raw(), "{seen:?}");
         let snapshot = index.snapshot();
         check_file(&snapshot);
+        if encoding.is_integer() {
+            assert!(values_of(&snapshot, &(0..n as u32).collect::<Vec<_>>()) == values);
+        }
         let mut found = 0;
         for id in (0..n).step_by(97) {
             let list = search(&snapshot, &values[id * dim..][..dim], 10, Knobs::default()).remove(0);

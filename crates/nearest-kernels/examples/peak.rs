@@ -224,6 +224,16 @@ fn print_codes(kernels: &Kernels, dim: usize) {
         let time = seconds(|| kernels.unpack_planes(bits, black_box(&packed), &mut panel));
         line += &format!(" {:.0}", time * 1e9);
     }
+    line += "; multiply with one query";
+    let (codes, of_32) = (vec![3; depth], [1.0; PANEL_ROWS]);
+    let query =
+        PanelQueries { codes: &codes, start: &[0], weight: &[1.0], threshold: &[1e9], mutual_threshold: &[] };
+    for bits in 1..=7 {
+        let packed = vec![0x5a; planes_bytes(bits, depth)];
+        let rows = PanelRows { panel: &packed, scale: &of_32, bias: &of_32, mutual: None };
+        let time = seconds(|| kernels.tile_planes(bits, black_box(&rows), &query, &mut Vec::new()));
+        line += &format!(" {:.0}", time * 1e9);
+    }
     line += " ns a panel of 1 to 7 bits";
     for (width, bits) in [(4, 4), (2, 4), (4, 8)] {
         let ends: Vec<usize> = (width..=dim).step_by(width).collect();

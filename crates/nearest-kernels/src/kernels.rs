@@ -32,6 +32,13 @@ pub(crate) type Norms<R, S> = unsafe fn(dim: usize, rows: Rows<'_, R>, out: &mut
 pub(crate) type Canonical<R> = unsafe fn(query: &[f32], row: &[R]) -> f64;
 pub(crate) type Tile<R, C, S> =
     unsafe fn(rows: &PanelRows<'_, R>, queries: &PanelQueries<'_, C>, depth: usize, hits: &mut Vec<Hit<S>>);
+pub(crate) type TilePlanes = unsafe fn(
+    bits: u32,
+    rows: &PanelRows<'_, u8>,
+    queries: &PanelQueries<'_, i8>,
+    depth: usize,
+    hits: &mut Vec<Hit<i32>>,
+);
 pub(crate) type Estimates<R, C> = unsafe fn(
     rows: &PanelRows<'_, R>,
     queries: &PanelQueries<'_, C>,
@@ -95,6 +102,7 @@ pub struct Kernels {
     pub(crate) quantise_grid: unsafe fn(values: &[f32], bits: u32, levels: &mut [u8]) -> GridCode,
     pub(crate) fit_grid: unsafe fn(values: &[f32], bits: u32, levels: &[u8]) -> GridCode,
     pub(crate) unpack_planes: unsafe fn(bits: u32, packed: &[u8], panel: &mut [u8]),
+    pub(crate) tile_planes: TilePlanes,
     pub(crate) unpack_words: unsafe fn(words: &WordTables, packed: &[u8], panel: &mut [u8]),
     pub(crate) update_row: UpdateRow,
     pub(crate) reflect: unsafe fn(strip: &mut [f64], u: &[f64], factor: f64),
@@ -150,6 +158,7 @@ static PORTABLE: Kernels = Kernels {
     quantise_grid: grid::quantise,
     fit_grid: grid::fit,
     unpack_planes: unpack::planes,
+    tile_planes: portable::tile_planes,
     unpack_words: words::unpack::<words::Portable>,
     nearest_words: words::nearest,
     update_row: symmetric::update_row,
@@ -347,6 +356,33 @@ impl Kernels {
         assert!(depth.is_multiple_of(4), "a byte panel's depth must be a multiple of 4, got {depth}");
         // SAFETY: the table's features were detected, and the lengths are as checked.
         unsafe { (self.tile_i8)(rows, queries, depth, hits) }
+    }
+
+    /// As [`Kernels::tile_i8`], for one query and a panel that lies in planes of 1 to 7 bits (see [`Kernels::unpack_planes`]).
+    ///
+    /// # Panics
+    /// Unless there is one query, the panel holds the planes of its depth, a multiple of 4, and the other lengths fit; if
+    /// the panel has mutual biases.
+    #[track_caller]
+    pub fn tile_planes(
+        &self,
+        bits: u32,
+        rows: &PanelRows<'_, u8>,
+        query: &PanelQueries<'_, i8>,
+        hits: &mut Vec<Hit<i32>>,
+    ) {
+        let depth = query.codes.len();
+        assert!((1..=7).contains(&bits), "planes have 1 to 7 bits, got {bits}");
+        assert!(
+            depth > 0 && depth.is_multiple_of(4),
+            "a byte panel's depth must be a multiple of 4, got {depth}"
+        );
+        unpack::check(bits, depth * PANEL_ROWS, rows.panel.len());
+        let lengths = [query.start.len(), query.weight.len(), query.threshold.len()];
+        assert!(lengths == [1; 3], "planes take one query, got {lengths:?}");
+        assert!(rows.mutual.is_none(), "planes take no mutual biases");
+        // SAFETY: the table's features were detected, and the lengths are as checked.
+        unsafe { (self.tile_planes)(bits, rows, query, depth, hits) }
     }
 
     /// As [`Kernels::tile_i8`], for `f32` panels of any depth; sums round in any order.

@@ -6,6 +6,7 @@ use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
 use crate::element::Element;
 use crate::panel::{Hit, PANEL_ROWS, PanelCode, PanelQueries, PanelRows, push_hits};
 use crate::rows::Rows;
+use crate::unpack;
 
 const LANES: usize = 16;
 
@@ -169,6 +170,18 @@ pub(crate) fn tile_i8(
         let estimated = sums.map(|sum| sum as f32);
         compare(rows, queries, query, &estimated, &sums, hits);
     }
+}
+
+pub(crate) fn tile_planes(
+    bits: u32,
+    rows: &PanelRows<'_, u8>,
+    queries: &PanelQueries<'_, i8>,
+    depth: usize,
+    hits: &mut Vec<Hit<i32>>,
+) {
+    let mut panel = vec![0; depth * PANEL_ROWS];
+    unpack::planes(bits, rows.panel, &mut panel);
+    tile_i8(&PanelRows { panel: &panel, ..*rows }, queries, depth, hits);
 }
 
 /// # Safety

@@ -30,7 +30,7 @@ pub const fn planes_bytes(bits: u32, depth: usize) -> usize {
 }
 
 /// Where each plane starts, whether or not there is one.
-const fn starts(bits: u32, lines: usize) -> [usize; 3] {
+pub(crate) const fn starts(bits: u32, lines: usize) -> [usize; 3] {
     let four = if bits & 4 != 0 { lines.div_ceil(2) * LINE } else { 0 };
     let two = if bits & 2 != 0 { lines.div_ceil(4) * LINE } else { 0 };
     [0, four, four + two]

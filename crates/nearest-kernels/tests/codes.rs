@@ -4,7 +4,8 @@ mod common;
 
 use common::{Random, levels};
 use nearest_kernels::{
-    Kernels, PANEL_ROWS, PARTS, WordTables, pack_planes, panel_depth, planes_bytes, row_of_planes,
+    Kernels, PANEL_ROWS, PARTS, PanelQueries, PanelRows, WordTables, pack_planes, panel_depth, planes_bytes,
+    row_of_planes,
 };
 use proptest::prelude::*;
 
@@ -188,6 +189,42 @@ fn planes_unpack_to_what_was_packed() {
                     unpacked.iter().zip(&panel).all(|(u, n)| *u == 2 * (n & mask)),
                     "{kernels:?}, {bits} bits"
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tile_of_planes_is_the_tile_of_what_they_unpack_to() {
+    let mut random = Random::new(15);
+    for bits in 1..=7 {
+        for depth in (4..=76).step_by(4).chain([128, 384, 388]) {
+            // Bits behind the last component, too: a damaged file may have any.
+            let packed: Vec<u8> = (0..planes_bytes(bits, depth)).map(|_| random.bits() as u8).collect();
+            let codes: Vec<i8> = (0..depth).map(|_| random.bits() as i8).collect();
+            let mut of_32 = |least: f32| [(); PANEL_ROWS].map(|()| least + random.normal().abs());
+            let (scale, bias) = (of_32(0.1), of_32(-1.0));
+            for kernels in levels() {
+                let mut panel = vec![99; depth * PANEL_ROWS];
+                kernels.unpack_planes(bits, &packed, &mut panel);
+                for threshold in [[f32::NEG_INFINITY], [0.0], [f32::INFINITY]] {
+                    let query = PanelQueries {
+                        codes: &codes,
+                        start: &[-77],
+                        weight: &[3.0],
+                        threshold: &threshold,
+                        mutual_threshold: &[],
+                    };
+                    let rows = PanelRows { panel: &packed, scale: &scale, bias: &bias, mutual: None };
+                    let (mut found, mut expected) = (Vec::new(), Vec::new());
+                    kernels.tile_planes(bits, &rows, &query, &mut found);
+                    let unpacked = PanelRows { panel: &panel, ..rows };
+                    kernels.tile_i8(&unpacked, &query, &mut expected);
+                    assert_eq!(
+                        found, expected,
+                        "{kernels:?}, {bits} bits, depth {depth}, from {threshold:?}"
+                    );
+                }
             }
         }
     }

@@ -37,6 +37,10 @@ impl GridCoder {
         self.dim
     }
 
+    pub(super) fn bits(&self) -> u32 {
+        self.bits
+    }
+
     pub(super) fn zero(&self) -> i32 {
         if self.is_identity() { 128 } else { (1 << self.bits) - 1 }
     }

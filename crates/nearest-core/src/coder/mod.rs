@@ -235,6 +235,14 @@ impl Coder {
         }
     }
 
+    /// The bits of the planes that packed panels are made of, if they are.
+    pub fn plane_bits(&self) -> Option<u32> {
+        match self {
+            Coder::Grid(coder) if !coder.is_identity() => Some(coder.bits()),
+            _ => None,
+        }
+    }
+
     /// Whether a packed panel is the panel of bytes itself, so that [`Coder::unpack_panel`] would only copy it.
     pub fn is_identity(&self) -> bool {
         match self {

@@ -23,6 +23,14 @@ pub(super) fn of_dot(metric: Metric, dot: f64, squared_norms: (f64, f64)) -> f32
     distance as f32
 }
 
+/// The distance that goes with q·x (inner product) or q·x − ‖x‖²/2 (else), where these and the squared norm of q are exact.
+pub(crate) fn of_score(metric: Metric, score: f64, query_squared_norm: f64) -> f32 {
+    match metric {
+        Metric::InnerProduct => of_dot(metric, score, (0.0, 0.0)),
+        _ => of_sqeuclidean(metric, query_squared_norm - 2.0 * score),
+    }
+}
+
 /// The canonical distance of a query and a row.
 pub(crate) fn canonical<T: Stored>(
     kernels: &Kernels,

@@ -21,7 +21,7 @@ mod search;
 mod shadow;
 
 pub use compare::{Bits, Comparer, Numbers};
-pub(crate) use distance::canonical as distance;
+pub(crate) use distance::{canonical as distance, of_score as distance_of_score};
 pub use pairs::{knn_graph, pairwise};
 
 pub use search::{Found, search, search_radius};

@@ -9,7 +9,7 @@ use super::snapshot::{Goal, Knobs, Sought};
 use super::{KeptAs, Snapshot};
 use crate::candidates::Candidate;
 use crate::column::{Column, Row};
-use crate::encoding::{Kind, Values, Vectors, each_kind};
+use crate::encoding::{Encoding, Kind, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact;
 use crate::kmeans::{Read, Side};
@@ -92,7 +92,8 @@ impl Snapshot {
 
     /// Whether its lists do not suit its rows any more, and can be made anew from what is kept of these.
     pub(super) fn is_outgrown(&self) -> bool {
-        let keeps = !matches!(self.spec.kept_as(), KeptAs::Place);
+        // Codes of what centroids leave are too little to make others from.
+        let keeps = self.spec.keeps_vectors() || matches!(self.spec.kept_as(), KeptAs::Code(_));
         keeps && self.lists.as_ref().is_some_and(|lists| lists.n_lists() > 1 && lists.is_outgrown(self.len()))
     }
 
@@ -182,8 +183,7 @@ impl Snapshot {
                 let k = k.min(selected.len());
                 let n_bytes = (n_queries as u64).checked_mul(k as u64).and_then(|n| n.checked_mul(16));
                 work.check_memory(n_bytes, &format!("{k} neighbors of {n_queries} queries"))?;
-                let pool =
-                    knobs.rerank_k.unwrap_or_else(|| default_pool(lists, self.spec.kept_as(), k)).max(k);
+                let pool = knobs.rerank_k.unwrap_or_else(|| default_pool(lists, &self.spec, k)).max(k);
                 lists::Goal::Nearest { k, pool }
             }
             Goal::Within(radius) => lists::Goal::Within(radius),
@@ -212,27 +212,63 @@ impl Snapshot {
         search.run(queries, goal, work)
     }
 
-    /// Whether looking at all selected vectors as they are kept answers a search at least as well as its lists.
+    /// Whether looking at all selected vectors answers a search at least as well as its lists.
     pub(super) fn prefers_exact(&self, lists: &Lists, selected: &RowSet, knobs: Knobs) -> bool {
-        if !matches!(self.spec.kept_as(), KeptAs::Raw(_)) {
-            return false;
-        }
         // With all its lists a search looks at everything anyway; rows that are few are found faster by their numbers.
-        knobs.effort.is_some_and(|effort| effort >= lists.n_lists()) || selected.len() <= self.live.len() / 64
+        let all = knobs.effort.is_some_and(|effort| effort >= lists.n_lists());
+        all && self.spec.keeps_vectors() || selected.len() <= self.live.len() / 64
     }
 
-    /// The vector of a row as far as it is known, in the original coordinates, where only codes are kept.
-    pub(super) fn decoded(&self, lists: &Lists, row: Row, out: &mut [f32]) -> Result<()> {
-        let mut framed = vec![0.0; self.spec.dim];
+    /// What codes are moved by before they are compared: inner products are not those of vectors that were moved in the frame.
+    pub(super) fn moved_by<'a>(&self, lists: &'a Lists) -> &'a [f32] {
+        match self.spec.metric {
+            Metric::Euclidean | Metric::SqEuclidean => &[],
+            _ => lists.coding.frame().turned_centre(),
+        }
+    }
+
+    /// What is kept of a row beside the lists, where the vectors are not.
+    pub(super) fn kept(&self, row: Row) -> &[u8] {
         let Vectors::UInt8(column) = &self.vectors else { unreachable!("codes are bytes") };
+        column.row(row)
+    }
+
+    /// The list of a row of which only that is kept.
+    pub(super) fn list_of(&self, row: Row) -> u32 {
+        u32::from_le_bytes(*self.kept(row).first_chunk().expect("the number of a list"))
+    }
+
+    /// The list of a row of which only that is kept, and its place there.
+    fn place_of(&self, lists: &Lists, row: Row) -> Result<(u32, u32)> {
+        let list = self.list_of(row);
+        let place = lists.place(list, row);
+        let place = place
+            .ok_or_else(|| Error::format(format!("row {row} is not in list {list}, where it should be")))?;
+        Ok((list, place))
+    }
+
+    /// The vector of a row, as the bytes of the integers that only its list holds.
+    pub(super) fn native(&self, lists: &Lists, row: Row, out: &mut [u8]) -> Result<()> {
+        let (list, place) = self.place_of(lists, row)?;
+        lists.native_at(list, place, out);
+        Ok(())
+    }
+
+    /// The vector of a row as far as it is known, in the original coordinates, where it is not kept by row.
+    pub(super) fn decoded(&self, lists: &Lists, row: Row, out: &mut [f32]) -> Result<()> {
+        if self.spec.encoding.is_integer() {
+            let mut bytes = vec![0; self.spec.dim];
+            self.native(lists, row, &mut bytes)?;
+            let is_signed = self.spec.encoding == Encoding::Int8;
+            let value = |byte: u8| if is_signed { f32::from(byte as i8) } else { f32::from(byte) };
+            out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = value(byte));
+            return Ok(());
+        }
+        let mut framed = vec![0.0; self.spec.dim];
         match &lists.second {
-            Some(second) => second.decode(column.row(row), &mut framed),
+            Some(second) => second.decode(self.kept(row), &mut framed),
             None => {
-                let list = u32::from_le_bytes(*column.row(row).first_chunk().expect("the number of a list"));
-                let place = lists.place(list, row);
-                let place = place.ok_or_else(|| {
-                    Error::format(format!("row {row} is not in list {list}, where it should be"))
-                })?;
+                let (list, place) = self.place_of(lists, row)?;
                 lists.decode_at(self.kernels, list, place, &mut Vec::new(), &mut framed);
             }
         }
@@ -247,22 +283,17 @@ fn default_effort(lists: &Lists) -> usize {
 }
 
 /// Estimates that are compared again: the more the codes lose, the more of them.
-fn default_pool(lists: &Lists, kept_as: KeptAs, k: usize) -> usize {
-    if kept_as == KeptAs::Place {
+fn default_pool(lists: &Lists, spec: &super::Spec, k: usize) -> usize {
+    if spec.kept_as() == KeptAs::Place && !spec.encoding.is_integer() {
         return k;
     }
     let loss = lists.coding.loss();
     let lost = f64::from(loss.error) / f64::from(loss.spread).max(1e-30);
-    (k as f64 * (1.0 + 20.0 * lost) + 4.0 + 40.0 * lost) as usize
+    (k as f64 * (1.0 + 8.0 * lost) + 4.0 + 10.0 * lost) as usize
 }
 
 /// Vectors of this kind in that of `encoding`.
-fn same_kind(
-    vectors: &Vectors,
-    encoding: crate::encoding::Encoding,
-    allocator: &Arc<dyn Allocator>,
-) -> Result<Vectors> {
-    use crate::encoding::Encoding;
+fn same_kind(vectors: &Vectors, encoding: Encoding, allocator: &Arc<dyn Allocator>) -> Result<Vectors> {
     fn converted<T: Kind, U: Kind>(column: &Column<T>, allocator: &Arc<dyn Allocator>) -> Result<Column<U>> {
         let width = column.width();
         column.alongside(width, allocator, |range, out: &mut [U]| {
@@ -302,6 +333,16 @@ struct KeptRows<'a> {
     squared_norms: Vec<f64>,
 }
 
+/// The order in which rows of one list come together.
+fn by_place(pairs: &[Pair], order: &mut Vec<u32>) {
+    order.clear();
+    order.extend(0..pairs.len() as u32);
+    order.sort_unstable_by_key(|&i| {
+        let estimate = &pairs[i as usize].estimate;
+        (u64::from(estimate.list) << 32) | u64::from(estimate.place)
+    });
+}
+
 /// Pairs before a pair's turn at which its row is asked for.
 const AHEAD: usize = 4;
 
@@ -325,14 +366,51 @@ impl KeptRows<'_> {
         }
     }
 
+    /// Distances of integer vectors that only the lists hold: from their scores, where these are exact.
+    fn native<T: Kind>(&self, first_query: usize, pairs: &mut [Pair], buffers: &mut PairBuffers) {
+        let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
+        let PairBuffers { order, bytes, .. } = buffers;
+        let mut all_known = true;
+        for of_query in pairs.chunk_by_mut(|a, b| a.query == b.query) {
+            let query = first_query + of_query[0].query as usize;
+            let exact = self.lists.coding.scores_exactly(&self.queries[query * dim..][..dim]);
+            for pair in of_query {
+                let score = pair.estimate.score;
+                let known = exact && score.abs() < lists::EXACT_BELOW;
+                all_known &= known;
+                pair.distance = match known {
+                    true => exact::distance_of_score(metric, score.into(), self.squared_norms[query]),
+                    false => f32::NAN,
+                };
+            }
+        }
+        if all_known {
+            return;
+        }
+        by_place(pairs, order);
+        order.retain(|&i| pairs[i as usize].distance.is_nan());
+        bytes.resize(dim, 0);
+        let row = &mut bytes[..dim];
+        for (turn, &i) in order.iter().enumerate() {
+            if let Some(&ahead) = order.get(turn + AHEAD) {
+                let ahead = pairs[ahead as usize].estimate;
+                self.lists.prefetch_at(ahead.list, ahead.place);
+            }
+            let pair = &mut pairs[i as usize];
+            self.lists.native_at(pair.estimate.list, pair.estimate.place, row);
+            let query = first_query + pair.query as usize;
+            let values = &self.queries[query * dim..][..dim];
+            let row: &[T] = bytemuck::cast_slice(row);
+            pair.distance = exact::distance(self.kernels(), metric, values, self.squared_norms[query], row);
+        }
+    }
+
     /// Distances of vectors that are known by their codes, in the frame: it changes none.
     fn coded(&self, column: &Column<u8>, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers) {
         let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
         let kernels = self.kernels();
         let PairBuffers { order, row, queries, squared_norms, bytes, .. } = buffers;
-        // Inner products are not those of vectors that were moved.
-        let centre = self.lists.coding.frame().turned_centre();
-        let moved = !matches!(metric, Metric::Euclidean | Metric::SqEuclidean);
+        let centre = self.snapshot.moved_by(self.lists);
         let queries = if metric.is_angular() {
             queries.clear();
             framed
@@ -345,14 +423,11 @@ impl KeptRows<'_> {
         squared_norms.clear();
         squared_norms.extend(queries.chunks_exact(dim).map(|query| kernels.canonical_squared_norm(query)));
         row.resize(dim, 0.0);
-        order.clear();
-        order.extend(0..pairs.len() as u32);
         if self.lists.second.is_none() {
-            // Rows of one list lie together.
-            order.sort_unstable_by_key(|&i| {
-                let estimate = &pairs[i as usize].estimate;
-                (u64::from(estimate.list) << 32) | u64::from(estimate.place)
-            });
+            by_place(pairs, order);
+        } else {
+            order.clear();
+            order.extend(0..pairs.len() as u32);
         }
         for (turn, &i) in order.iter().enumerate() {
             let estimate = pairs[i as usize].estimate;
@@ -371,9 +446,7 @@ impl KeptRows<'_> {
                     self.lists.decode_at(kernels, estimate.list, estimate.place, bytes, row);
                 }
             }
-            if moved {
-                row.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
-            }
+            row.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
             let query = pairs[i as usize].query as usize;
             let values = &queries[query * dim..][..dim];
             pairs[i as usize].distance = exact::distance(kernels, metric, values, squared_norms[query], row);
@@ -383,10 +456,14 @@ impl KeptRows<'_> {
 
 impl Kept for KeptRows<'_> {
     fn distances(&self, first_query: usize, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers) {
-        if matches!(self.snapshot.spec.kept_as(), KeptAs::Raw(_)) {
-            each_kind!(&self.snapshot.vectors, Vectors, column => self.raw(column, first_query, pairs));
-        } else if let Vectors::UInt8(column) = &self.snapshot.vectors {
-            self.coded(column, framed, pairs, buffers);
+        match (self.snapshot.spec.encoding, self.snapshot.spec.kept_as(), &self.snapshot.vectors) {
+            (_, KeptAs::Raw(_), vectors) => {
+                each_kind!(vectors, Vectors, column => self.raw(column, first_query, pairs));
+            }
+            (Encoding::UInt8, ..) => self.native::<u8>(first_query, pairs, buffers),
+            (Encoding::Int8, ..) => self.native::<i8>(first_query, pairs, buffers),
+            (_, _, Vectors::UInt8(column)) => self.coded(column, framed, pairs, buffers),
+            _ => unreachable!("codes are bytes"),
         }
     }
 

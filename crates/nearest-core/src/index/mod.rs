@@ -5,11 +5,13 @@
 //! | `snapshot.rs` | one version: everything that reads |
 //! | `writer.rs` | changes: staged unseen, published at once |
 //! | `listed.rs` | versions whose rows lie in lists |
+//! | `gathered.rs` | exact searches among rows that are read out of the lists |
 //! | `persist.rs` | the file: written forward, opened by map |
 //!
 //! Readers take the current [`Snapshot`] (one atomic load) and keep it as long as they like. Writers queue for the one
 //! [`Writer`]; what they stage is seen by nobody until they publish the next snapshot.
 
+mod gathered;
 mod listed;
 mod persist;
 mod snapshot;
@@ -53,7 +55,7 @@ pub(crate) enum KeptAs {
     Raw(Encoding),
     /// A code of the whole vector.
     Code(ShortEncoding),
-    /// The number of its list.
+    /// The number of its list, which holds all that is known of it.
     Place,
 }
 
@@ -155,8 +157,14 @@ impl Spec {
             (Encoding::Short(_), None) => KeptAs::Place,
             (Encoding::Short(_), Some(Encoding::Short(short))) => KeptAs::Code(short),
             (Encoding::Short(_), Some(raw)) => KeptAs::Raw(raw),
+            (raw, _) if raw.is_integer() && self.is_listed() => KeptAs::Place,
             (raw, _) => KeptAs::Raw(raw),
         }
+    }
+
+    /// Whether vectors are known as they came, up to rounding to an element type, once there are lists.
+    pub(crate) fn keeps_vectors(&self) -> bool {
+        self.encoding.is_raw() || matches!(self.kept_as(), KeptAs::Raw(_))
     }
 
     /// How many vectors there must be before lists are made without being asked for.

@@ -168,14 +168,23 @@ impl Snapshot {
         )))
     }
 
-    /// Calls `take` with the values of each row, in the order of `rows`: as they were stored, or, where only codes are kept,
+    /// Calls `take` with the values of each row, in the order of `rows`: as they were stored, or, where only short codes are kept,
     /// the vectors these stand for (normalised where only directions count).
     pub fn values_of(&self, rows: &[Row], mut take: impl FnMut(Values<'_>)) -> Result<()> {
         if let Some(lists) = self.lists.as_ref().filter(|_| !matches!(self.spec.kept_as(), KeptAs::Raw(_))) {
             let mut values = vec![0.0; self.spec.dim];
+            let mut bytes = vec![0; self.spec.dim];
             for &row in rows {
-                self.decoded(lists, row, &mut values)?;
-                take(Values::Float32(&values));
+                if self.spec.encoding.is_integer() {
+                    self.native(lists, row, &mut bytes)?;
+                    take(match self.spec.encoding {
+                        Encoding::Int8 => Values::Int8(bytemuck::cast_slice(&bytes)),
+                        _ => Values::UInt8(&bytes),
+                    });
+                } else {
+                    self.decoded(lists, row, &mut values)?;
+                    take(Values::Float32(&values));
+                }
             }
             return Ok(());
         }
@@ -203,7 +212,8 @@ impl Snapshot {
     /// In which encoding [`Snapshot::values_of`] gives vectors; float32 where only codes are kept.
     pub fn values_encoding(&self) -> Encoding {
         match self.spec.kept_as() {
-            KeptAs::Raw(encoding) if self.lists.is_some() || self.spec.encoding.is_raw() => encoding,
+            _ if self.spec.encoding.is_raw() => self.spec.encoding,
+            KeptAs::Raw(encoding) if self.lists.is_some() => encoding,
             _ => Encoding::Float32,
         }
     }
@@ -280,12 +290,14 @@ impl Snapshot {
         let rows = allowed.map(|allowed| self.rows_allowed(allowed)).transpose()?;
         let selected = rows.as_ref().unwrap_or(&self.live);
         let metric = self.spec.metric;
-        if let (Some(lists), Queries::Numbers(values)) = (&self.lists, queries)
-            && !self.prefers_exact(lists, selected, knobs)
-        {
+        if let (Some(lists), Queries::Numbers(values)) = (&self.lists, queries) {
             let sought = Sought { selected, exclude, goal, knobs };
-            let found = self.search_lists(lists, values, &sought, work)?;
-            return Ok(Neighbors { found });
+            if !self.prefers_exact(lists, selected, knobs) {
+                return self.search_lists(lists, values, &sought, work).map(|found| Neighbors { found });
+            }
+            if !matches!(self.spec.kept_as(), KeptAs::Raw(_)) {
+                return self.search_gathered(lists, values, &sought, work).map(|found| Neighbors { found });
+            }
         }
         let found = match (queries, &self.vectors) {
             (Queries::Bits(bits), Vectors::UInt8(column)) => {

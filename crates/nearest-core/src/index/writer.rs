@@ -3,6 +3,7 @@
 //! Removed rows are tombstones until most of a chunk is dead: then its live rows move to the end and the chunk goes
 //! free. Versions in use keep the old chunk, so nobody waits and nothing moves under a reader.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
@@ -259,10 +260,22 @@ impl Writer {
             })?
         } else {
             let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
-            each_kind!(values, Values, values => {
-                check_numbers(kernels, "vectors", values, spec.dim, first, metric)?;
-            });
-            let done = listed::code(lists, values, kept_as, work)?;
+            let done = match spec.encoding {
+                Encoding::UInt8 => {
+                    let values = held::<u8>(values, spec, first, zeros, kernels)?;
+                    listed::code(lists, Values::UInt8(&values), kept_as, work)?
+                }
+                Encoding::Int8 => {
+                    let values = held::<i8>(values, spec, first, zeros, kernels)?;
+                    listed::code(lists, Values::Int8(&values), kept_as, work)?
+                }
+                _ => {
+                    each_kind!(values, Values, values => {
+                        check_numbers(kernels, "vectors", values, spec.dim, first, metric)?;
+                    });
+                    listed::code(lists, values, kept_as, work)?
+                }
+            };
             let VectorsWriter::UInt8(column) = &mut self.vectors else { unreachable!("codes are bytes") };
             let width = lists.kept_bytes();
             let ranges = column.stage(done.kept.len() / width, |part, out| {
@@ -614,12 +627,24 @@ fn stage_values<T: Kind>(
     kernels: &Kernels,
 ) -> Result<Vec<Range<Row>>> {
     let width = spec.width();
-    let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
+    let values = held::<T>(values, spec, first, zeros, kernels)?;
+    column.stage(values.len() / width, |part, out| {
+        out.copy_from_slice(&values[part.start * width..part.end * width]);
+    })
+}
+
+/// Vectors as this type, after checking them; an error where it cannot hold them exactly enough.
+fn held<'a, T: Kind>(
+    values: Values<'a>,
+    spec: &Spec,
+    first: usize,
+    zeros: Zeros,
+    kernels: &Kernels,
+) -> Result<Cow<'a, [T]>> {
     if let Some(values) = T::values(&values) {
-        check_numbers(kernels, "vectors", values, width, first, metric)?;
-        return column.stage(values.len() / width, |part, out| {
-            out.copy_from_slice(&values[part.start * width..part.end * width]);
-        });
+        let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
+        check_numbers(kernels, "vectors", values, spec.width(), first, metric)?;
+        return Ok(Cow::Borrowed(values));
     }
     let Values::Float32(values) = values else {
         return Err(Error::argument(format!(
@@ -628,10 +653,7 @@ fn stage_values<T: Kind>(
             values.element()
         )));
     };
-    let converted = converted::<T>(values, spec, first, zeros, kernels)?;
-    column.stage(converted.len() / width, |part, out| {
-        out.copy_from_slice(&converted[part.start * width..part.end * width]);
-    })
+    converted::<T>(values, spec, first, zeros, kernels).map(Cow::Owned)
 }
 
 /// Vectors in another type that can hold them exactly enough.

@@ -96,12 +96,9 @@ impl Block {
         Panel { codes, scales: of_32(scales), biases: of_32(biases), rows: &rows[..n_rows] }
     }
 
-    /// Asks for a panel, if there is one.
-    pub fn prefetch(&self, panel: usize) {
-        if panel < self.n_panels() {
-            let size = self.panel_bytes + TERMS_BYTES;
-            nearest_kernels::prefetch(&self.bytes()[panel * size..][..size]);
-        }
+    /// Bytes of a panel with its terms.
+    pub fn unit_bytes(&self) -> usize {
+        self.panel_bytes + TERMS_BYTES
     }
 
     /// Its panels, in order.

@@ -22,13 +22,16 @@
 //! | uint8 | x | (q − 128) / s | 128 Σ x − ‖x‖²/2 |
 //! | int8 | x + 128 | q / s | −‖x‖²/2 |
 
-use nearest_kernels::{Kernels, PANEL_ROWS, PanelQueries, panel_depth};
+use nearest_kernels::{Hit, Kernels, PANEL_ROWS, PanelQueries, PanelRows, panel_depth};
 
-use super::block::Term;
+use super::block::{Panel, Term};
 use super::frame::Frame;
 use crate::coder::{Coder, CoderScratch};
 use crate::column::Row;
 use crate::metric::Metric;
+
+/// Below this, float32 holds all multiples of ½.
+pub const EXACT_BELOW: f32 = (1 << 23) as f32;
 
 /// How the rows of lists are coded.
 #[derive(Clone, Debug)]
@@ -200,11 +203,19 @@ impl Coding {
     pub fn row_of_panel(&self, panel: &[u8], row: usize, code: &mut [u8]) {
         match &self.codec {
             Codec::UInt8 | Codec::Int8 => {
-                for (j, byte) in code.iter_mut().enumerate() {
-                    *byte = panel[(j / 4) * 128 + row * 4 + j % 4];
+                for (group, out) in panel.chunks_exact(4 * PANEL_ROWS).zip(code.chunks_mut(4)) {
+                    out.copy_from_slice(&group[4 * row..][..out.len()]);
                 }
             }
             Codec::Short(coder) => coder.row_of_panel(panel, row, code),
+        }
+    }
+
+    /// One row of a panel as the integers it was, as bytes.
+    pub fn native_row(&self, panel: &[u8], row: usize, out: &mut [u8]) {
+        self.row_of_panel(panel, row, out);
+        if matches!(self.codec, Codec::Int8) {
+            out.iter_mut().for_each(|byte| *byte ^= 0x80);
         }
     }
 
@@ -217,6 +228,29 @@ impl Coding {
                 bytes
             }
             _ => panel,
+        }
+    }
+
+    /// Multiplies a panel with queries and pushes the pairs that thresholds let in.
+    pub fn tile(
+        &self,
+        kernels: &Kernels,
+        panel: Panel<'_>,
+        queries: &PanelQueries<'_, i8>,
+        bytes: &mut Vec<u8>,
+        hits: &mut Vec<Hit<i32>>,
+    ) {
+        let mut rows =
+            PanelRows { panel: panel.codes, scale: panel.scales, bias: panel.biases, mutual: None };
+        match &self.codec {
+            // What only one query looks at is not worth unpacking.
+            Codec::Short(coder) if let (Some(bits), 1) = (coder.plane_bits(), queries.start.len()) => {
+                kernels.tile_planes(bits, &rows, queries, hits);
+            }
+            _ => {
+                rows.panel = self.unpacked(kernels, panel.codes, bytes);
+                kernels.tile_i8(&rows, queries, hits);
+            }
         }
     }
 
@@ -317,6 +351,19 @@ impl Coding {
         (score - per_norm * squared.sqrt()) as f32
     }
 
+    /// Whether scores of rows that are kept as they are are exact for a query of integers like theirs, below
+    /// [`EXACT_BELOW`]: sums, biases and scores are then whole multiples of ½ that float32 holds.
+    pub fn scores_exactly(&self, query: &[f32]) -> bool {
+        let least = match &self.codec {
+            Codec::UInt8 => 0.0,
+            Codec::Int8 => -128.0,
+            Codec::Short(_) => return false,
+        };
+        // At most dim · 255 · 128 is added to a score.
+        let fits = self.dim() as f32 * 255.0 * 128.0 < EXACT_BELOW;
+        fits && !self.frame.metric().is_angular() && are_bytes(query, least)
+    }
+
     /// Whether codes are relative to centroids.
     pub fn is_relative(&self) -> bool {
         matches!(self.codec, Codec::Short(_))
@@ -351,11 +398,7 @@ impl Coding {
                 for (query, place) in values.chunks_exact(dim).zip(codes.chunks_exact_mut(depth)) {
                     let norm = if angular { kernels.canonical_squared_norm(query).sqrt() } else { 1.0 };
                     let length = if norm > 0.0 { norm as f32 } else { 1.0 };
-                    let whole = |x: f32, c: f32| {
-                        let v = x - c;
-                        (v == v.trunc() && (-128.0..=127.0).contains(&v)).then_some(v as i8)
-                    };
-                    if query.iter().zip(&centre).all(|(&x, &c)| whole(x, c).is_some()) {
+                    if are_bytes(query, if signed { -128.0 } else { 0.0 }) {
                         let mut sum = 0i32;
                         for ((place, &x), &c) in place.iter_mut().zip(query).zip(&centre) {
                             *place = (x - c) as i8;
@@ -374,4 +417,13 @@ impl Coding {
             }
         }
     }
+}
+
+/// Whether all numbers are integers from `least` to `least + 255`.
+fn are_bytes(values: &[f32], least: f32) -> bool {
+    // Without a branch for each: many at once.
+    values.iter().fold(true, |all, &x| {
+        let whole = x as i32 as f32 == x;
+        all & whole & (x >= least) & (x <= least + 255.0)
+    })
 }

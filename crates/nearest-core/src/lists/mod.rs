@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 pub use assign::{Assigned, Assigner, Coded};
 pub use block::{BLOCK_PLACES, Block, List, Panel, Term};
-pub use coding::{Codec, CodedQueries, Coding, Loss, QueryCodes, Scratch as CodingScratch};
+pub use coding::{Codec, CodedQueries, Coding, EXACT_BELOW, Loss, QueryCodes, Scratch as CodingScratch};
 pub use frame::Frame;
 pub use groups::Grouping;
 use nearest_kernels::{Kernels, PANEL_ROWS};
@@ -225,8 +225,13 @@ impl Lists {
 
     /// The place of a row that is in a list; nothing if it is not there.
     pub fn place(&self, list: u32, row: crate::column::Row) -> Option<u32> {
-        let rows = self.lists.get(list as usize)?.rows();
-        rows.zip(0..).find(|&(other, _)| other == row).map(|(_, place)| place)
+        let blocks = self.lists.get(list as usize)?.blocks.iter().zip(0u32..);
+        let mut panels =
+            blocks.flat_map(|(block, i)| block.panels().zip(0u32..).map(move |(panel, j)| (panel, i, j)));
+        // Whole panels are compared at once; few have the row.
+        let (panel, block, number) = panels.find(|(panel, ..)| panel.rows.contains(&row))?;
+        let at = panel.rows.iter().position(|&other| other == row)?;
+        Some(block * BLOCK_PLACES as u32 + number * PANEL_ROWS as u32 + at as u32)
     }
 
     /// The block of a place of a list, and the place in it.
@@ -247,6 +252,12 @@ impl Lists {
         } else {
             nearest_kernels::prefetch(panel.codes);
         }
+    }
+
+    /// The vector at a place of a list, as the bytes of the integers it is made of. Only where codes are these.
+    pub fn native_at(&self, list: u32, place: u32, out: &mut [u8]) {
+        let (block, at) = self.block(list, place);
+        self.coding.native_row(block.panel(at / PANEL_ROWS).codes, at % PANEL_ROWS, out);
     }
 
     /// The vector at a place of a list, in the frame. Only where codes are relative to centroids.

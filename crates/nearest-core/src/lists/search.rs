@@ -7,9 +7,9 @@
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nearest_kernels::{Hit, Kernels, PanelQueries, PanelRows};
+use nearest_kernels::{Hit, Kernels, PanelQueries};
 
-use super::block::Panel;
+use super::block::{Block, Panel};
 use super::coding::{self, QueryCodes};
 use super::pool::{self, Estimate, Pool};
 use super::route::{self, Probes, Reach, Wanted};
@@ -22,8 +22,10 @@ use crate::work::Work;
 
 /// Queries that meet on the lists at once, at most.
 const BLOCK_QUERIES: usize = 1024;
-/// Bytes of a list that are asked for while the one before is looked at.
-const AHEAD_BYTES: usize = 8 << 10;
+/// Bytes of lists that are asked for before a single query comes to them: as many as memory brings in the time that passes.
+const AHEAD_OF_ONE: usize = 12 << 10;
+/// The same for many: they spend longer on a panel, and their codes want the first-level cache too.
+const AHEAD_OF_MANY: usize = 4 << 10;
 /// Queries of a list that are multiplied at once: their codes stay in the first-level cache with the panel.
 const GROUP_QUERIES: usize = 96;
 
@@ -385,13 +387,11 @@ impl ListSearch<'_> {
         let mut sink = Sink { first_query: *first_query, pools, within, limits };
         if n == 1 {
             // Nearest first: the threshold is good from the second list on.
+            let mut ahead = ReadAhead::new(self.bytes_of(probes.lists.iter().copied()), AHEAD_OF_ONE);
             for at in probes.of(0) {
-                if let Some(&next) = probes.lists.get(at + 1) {
-                    self.prefetch(next);
-                }
                 group.clear();
                 self.join(group, codes, 0, probes.bases[at], &sink);
-                self.scan(probes.lists[at], group, &mut sink);
+                self.scan(probes.lists[at], group, &mut sink, &mut |n| ahead.advance(n));
             }
             return;
         }
@@ -414,23 +414,22 @@ impl ListSearch<'_> {
             }
         }
         // starts[list] has moved to where the list ends.
-        let mut begin = 0;
+        let bounds =
+            |list: usize| if list == 0 { 0 } else { starts[list - 1] as usize }..starts[list] as usize;
+        let visited = (0..n_lists as u32).filter(|&list| !bounds(list as usize).is_empty());
+        let mut ahead = ReadAhead::new(self.bytes_of(visited), AHEAD_OF_MANY);
         for list in 0..n_lists {
-            let end = starts[list] as usize;
-            if end == begin {
-                continue;
-            }
-            if let Some(next) = (list + 1..n_lists).find(|&next| starts[next] as usize > end) {
-                self.prefetch(next as u32);
-            }
-            for part in pairs[2 * begin..2 * end].chunks(2 * GROUP_QUERIES) {
+            let of_list = bounds(list);
+            for (i, part) in pairs[2 * of_list.start..2 * of_list.end].chunks(2 * GROUP_QUERIES).enumerate() {
                 group.clear();
                 for pair in part.chunks_exact(2) {
                     self.join(group, codes, pair[0] as usize, probes.bases[pair[1] as usize], &sink);
                 }
-                self.scan(list as u32, group, &mut sink);
+                // Those after the first meet what was read.
+                let ahead: &mut dyn FnMut(usize) =
+                    if i == 0 { &mut |n| ahead.advance(n) } else { &mut |_| {} };
+                self.scan(list as u32, group, &mut sink, ahead);
             }
-            begin = end;
         }
     }
 
@@ -449,7 +448,7 @@ impl ListSearch<'_> {
                     self.kernels.dot::<f32>(framed, centroid, &mut base);
                     self.join(group, codes, query, base[0], &sink);
                 }
-                self.scan(list, group, &mut sink);
+                self.scan(list, group, &mut sink, &mut |_| {});
             }
         }
     }
@@ -466,12 +465,9 @@ impl ListSearch<'_> {
         group.threshold.push(threshold(sink.limits[query], base, rows.unit[query]));
     }
 
-    /// Asks for the beginning of a list: what follows is read ahead by then.
-    fn prefetch(&self, list: u32) {
-        if let Some(block) = self.lists.lists[list as usize].blocks.first() {
-            let bytes = block.bytes();
-            nearest_kernels::prefetch(&bytes[..bytes.len().min(AHEAD_BYTES)]);
-        }
+    /// What lists hold, block by block.
+    fn bytes_of<'a>(&'a self, lists: impl Iterator<Item = u32> + 'a) -> impl Iterator<Item = &'a [u8]> {
+        lists.flat_map(|list| self.lists.lists[list as usize].blocks.iter().map(Block::bytes))
     }
 
     fn is_selected(&self, row: Row) -> bool {
@@ -480,14 +476,13 @@ impl ListSearch<'_> {
         words.and_then(|words| words.get(at / 64)).is_some_and(|word| word >> (at % 64) & 1 == 1)
     }
 
-    /// Multiplies a list with the queries of a group.
-    fn scan(&self, list: u32, group: &mut Group, sink: &mut Sink<'_>) {
+    /// Multiplies a list with the queries of a group; `ahead` is told of the bytes that are done with.
+    fn scan(&self, list: u32, group: &mut Group, sink: &mut Sink<'_>, ahead: &mut dyn FnMut(usize)) {
         let coding = &self.lists.coding;
         let mut place = 0;
         for block in &self.lists.lists[list as usize].blocks {
-            for (i, panel) in block.panels().enumerate() {
-                // Hardware stops reading ahead at pages; one query is done with a panel before memory is.
-                block.prefetch(if group.query.len() == 1 { i + 2 } else { i + 1 });
+            for panel in block.panels() {
+                ahead(block.unit_bytes());
                 let first_place = place;
                 place += panel.rows.len() as u32;
                 if self.is_filtered && !panel.rows.iter().any(|&row| self.is_selected(row)) {
@@ -495,14 +490,8 @@ impl ListSearch<'_> {
                 }
                 let Group { codes, start, weight, threshold, bytes, hits, .. } = group;
                 hits.clear();
-                let rows = PanelRows {
-                    panel: coding.unpacked(self.kernels, panel.codes, bytes),
-                    scale: panel.scales,
-                    bias: panel.biases,
-                    mutual: None,
-                };
                 let queries = PanelQueries { codes, start, weight, threshold, mutual_threshold: &[] };
-                self.kernels.tile_i8(&rows, &queries, hits);
+                coding.tile(self.kernels, panel, &queries, bytes, hits);
                 if !group.hits.is_empty() {
                     self.take(list, first_place, panel, group, sink);
                 }
@@ -543,6 +532,35 @@ impl ListSearch<'_> {
                 sink.limits[query] = limit;
                 group.threshold[q] = threshold(limit, group.base[q], group.unit[q]);
             }
+        }
+    }
+}
+
+/// Asks for what is looked at next, from one list into the next: hardware stops reading ahead at pages.
+struct ReadAhead<'a, I> {
+    rest: &'a [u8],
+    blocks: I,
+}
+
+impl<'a, I: Iterator<Item = &'a [u8]>> ReadAhead<'a, I> {
+    /// Asks for the first `n` bytes.
+    fn new(blocks: I, n: usize) -> Self {
+        let mut ahead = Self { rest: &[], blocks };
+        ahead.advance(n);
+        ahead
+    }
+
+    /// Asks for `n` bytes more.
+    fn advance(&mut self, mut n: usize) {
+        while n > 0 {
+            if self.rest.is_empty() {
+                let Some(next) = self.blocks.next() else { return };
+                self.rest = next;
+            }
+            let part;
+            (part, self.rest) = self.rest.split_at(n.min(self.rest.len()));
+            nearest_kernels::prefetch(part);
+            n -= part.len();
         }
     }
 }

@@ -18,6 +18,7 @@ use half::{bf16, f16};
 use super::centroids::{self, All, Best, Keep};
 use super::group::{self, Step, Sum, Total};
 use super::level;
+use super::planes::{self, Levels};
 use super::tile::{self, Multiply};
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
@@ -380,6 +381,22 @@ unsafe impl Multiply for TileI8 {
     #[inline(always)]
     unsafe fn estimate(total: __m256i, scale: *const f32, bias: *const f32, weight: f32, at: *mut f32) {
         _mm256_storeu_ps(at, estimated(_mm256_cvtepi32_ps(total), scale, bias, weight));
+    }
+}
+
+// SAFETY: as for `Multiply`; no pointers.
+unsafe impl Levels for TileI8 {
+    #[inline(always)]
+    unsafe fn levels(line: Halves, shift: u32, mask: u8) -> Halves {
+        let (shift, mask) = (_mm_cvtsi32_si128(shift as i32), _mm256_set1_epi16(mask.into()));
+        Halves {
+            even: _mm256_and_si256(_mm256_srl_epi16(line.even, shift), mask),
+            odd: _mm256_and_si256(_mm256_srl_epi16(line.odd, shift), mask),
+        }
+    }
+    #[inline(always)]
+    unsafe fn shifted(total: __m256i, by: u32) -> __m256i {
+        _mm256_sll_epi32(total, _mm_cvtsi32_si128(by as i32))
     }
 }
 

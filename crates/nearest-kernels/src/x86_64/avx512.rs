@@ -20,6 +20,7 @@ use super::avx2;
 use super::centroids::{self, All, Best, Keep};
 use super::group::{self, Step, Sum, Total};
 use super::level;
+use super::planes::{self, Levels};
 use super::tile::{self, Multiply};
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
@@ -459,6 +460,19 @@ unsafe impl Multiply for TileI8 {
     #[inline(always)]
     unsafe fn estimate(total: __m512i, scale: *const f32, bias: *const f32, weight: f32, at: *mut f32) {
         _mm512_storeu_ps(at, estimated(_mm512_cvtepi32_ps(total), scale, bias, weight));
+    }
+}
+
+// SAFETY: as for `Multiply`; no pointers.
+unsafe impl Levels for TileI8 {
+    #[inline(always)]
+    unsafe fn levels(line: __m512i, shift: u32, mask: u8) -> __m512i {
+        let shifted = _mm512_srl_epi16(line, _mm_cvtsi32_si128(shift as i32));
+        _mm512_and_si512(shifted, _mm512_set1_epi8(mask as i8))
+    }
+    #[inline(always)]
+    unsafe fn shifted(total: __m512i, by: u32) -> __m512i {
+        _mm512_sll_epi32(total, _mm_cvtsi32_si128(by as i32))
     }
 }
 

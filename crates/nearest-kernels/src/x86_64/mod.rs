@@ -1,6 +1,6 @@
 //! The kernels for x86-64: AVX2, and AVX-512 with VNNI and VPOPCNTDQ (Ice Lake, Zen 4 and later).
 //!
-//! `group.rs`, `tile.rs` and `centroids.rs` hold the loops, once, over traits of a few vector operations; `avx2.rs` and
+//! `group.rs`, `tile.rs`, `planes.rs` and `centroids.rs` hold the loops, once, over traits of a few vector operations; `avx2.rs` and
 //! `avx512.rs` hold those operations. Everything generic is `#[inline(always)]` and ends up inside the
 //! functions that `level!` makes, which are the only ones compiled with the level's features.
 //!
@@ -10,6 +10,7 @@ mod avx2;
 mod avx512;
 mod centroids;
 mod group;
+mod planes;
 mod tile;
 
 use crate::kernels::Kernels;
@@ -168,6 +169,25 @@ macro_rules! level {
         }
 
         #[target_feature(enable = $features)]
+        unsafe fn tile_planes(
+            bits: u32,
+            rows: &PanelRows<'_, u8>,
+            queries: &PanelQueries<'_, i8>,
+            depth: usize,
+            hits: &mut Vec<Hit<i32>>,
+        ) {
+            // SAFETY: as the caller's; this function has the level's features. Each number of bits is a function of its own.
+            unsafe {
+                match bits {
+                    1 => planes::one_query::<TileI8>(1, rows, queries, depth, hits),
+                    2 => planes::one_query::<TileI8>(2, rows, queries, depth, hits),
+                    4 => planes::one_query::<TileI8>(4, rows, queries, depth, hits),
+                    _ => planes::one_query::<TileI8>(bits, rows, queries, depth, hits),
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
         unsafe fn all_finite<T: Element>(values: &[T]) -> bool {
             quantise::all_finite(values)
         }
@@ -287,6 +307,7 @@ macro_rules! level {
             quantise_grid,
             fit_grid,
             unpack_planes,
+            tile_planes,
             unpack_words,
             nearest_words,
             update_row,

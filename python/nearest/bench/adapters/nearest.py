@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
 
-import nearest
-
-from ... import Exact, Index, build, knn_graph
+from ... import Exact, Index, Lists, build, knn_graph
 from ..._native import kernels
 from .base import Adapter, AllPairs, Array, Built, ParameterSet, SetInfo, list_counts, powers
 
@@ -18,6 +15,9 @@ BINARY = ("hamming", "jaccard")
 # and what somebody gets who asks for a recall and nothing else.
 FAST, COMPACT, ASKED = "nearest fast", "nearest compact", "nearest build(recall=…)"
 RECALLS = (0.9, 0.95, 0.99)
+# Vectors that get a second list: as many as the bytes allow.
+SPILL = 0.4
+COMPACT_SPILL = {"scalar4": 0.2, "rabitq(5)": 0.0}
 
 
 class _Index(Built):
@@ -101,29 +101,31 @@ class Nearest(Adapter):
         return sets
 
     def sweep_parameters(self, info: SetInfo) -> list[ParameterSet]:
-        if not has_lists() or info.metric in BINARY:
+        if info.metric in BINARY:
             return []
         counts = list_counts(info.n)
-        middle = counts[len(counts) // 2]
         whole = "uint8" if info.dtype == "uint8" else "scalar8"
-        quarter = f"product({max(1, info.dim // 4)}, 4)"
-        fast = [(n, encoding, rerank) for encoding, rerank in ((whole, None), ("scalar4", whole)) for n in counts]
-        fast += [(middle, quarter, whole)] if info.dim % 4 == 0 else []
-        compact = [(n, encoding, None) for encoding in ("scalar4", "rabitq(5)") for n in counts[-2:]]
+        # 8 bits for batches, fewer and a second look for single queries.
+        fast: list[tuple[int, str, str | None]] = [(n, whole, None) for n in counts]
+        fast += [(n, short, whole) for short in ("scalar4", "rabitq(2)") for n in counts[1:]]
+        compact: list[tuple[int, str, str | None]] = [(n, code, None) for code in COMPACT_SPILL for n in counts[1:]]
         sets = []
         for family, choices in ((FAST, fast), (COMPACT, compact)):
             for n_lists, encoding, rerank in choices:
                 efforts = tuple(
                     {"effort": effort} | ({"rerank_k": rerank_k} if rerank_k else {})
-                    for rerank_k in ((20, 40, 80, 160) if rerank else (0,))
+                    for rerank_k in ((16, 24, 40, 80) if rerank else (0,))
                     for effort in powers(1, n_lists)
                 )
-                params = {"n_lists": n_lists, "encoding": encoding, "rerank": rerank}
-                label = f"Lists({n_lists}), {encoding}{f', rerank {rerank}' if rerank else ''}"
+                spill = COMPACT_SPILL[encoding] if family == COMPACT else SPILL
+                params: dict[str, Any] = {"n_lists": n_lists, "encoding": encoding, "rerank": rerank, "spill": spill}
+                label = f"Lists({n_lists}, spill={spill:g}), {encoding}{f', rerank {rerank}' if rerank else ''}"
                 sets.append(ParameterSet(label, params, efforts, family=family))
-        for recall in RECALLS:
-            params = {"workload": "batch", "recall": recall}
-            sets.append(ParameterSet(f"build(recall={recall})", params, family=ASKED, asked=recall))
+        for workload in ("batch", "single"):
+            for recall in RECALLS:
+                params = {"workload": workload, "recall": recall}
+                label = f"build(recall={recall}, workload={workload!r})"
+                sets.append(ParameterSet(label, params, family=ASKED, asked=recall))
         return sets
 
     def graph_parameters(self, info: SetInfo) -> list[ParameterSet]:
@@ -150,11 +152,6 @@ class Nearest(Adapter):
         return _Index(index, prepared)
 
 
-def has_lists() -> bool:
-    """Whether this build of the library has inverted lists."""
-    return hasattr(nearest, "Lists")
-
-
 def build_lists(
     vectors: Array,
     metric: str,
@@ -162,27 +159,13 @@ def build_lists(
     n_lists: int,
     encoding: str,
     rerank: str | None = None,
+    spill: float = SPILL,
     n_threads: int | None = None,
     seed: int = 0,
     ids: Any = None,
 ) -> Index:
     """An index of inverted lists, by the very choices named."""
-    structure: Any = vars(nearest)["Lists"](n_lists)
-    if "rerank" in inspect.signature(build).parameters:
-        options: dict[str, Any] = {"rerank": rerank}
-        return build(
-            vectors,
-            metric=metric,
-            structure=structure,
-            encoding=encoding,
-            workload="batch",
-            ids=ids,
-            n_threads=n_threads,
-            seed=seed,
-            progress=False,
-            **options,
-        )
-    # `build` would choose for itself whether to rerank. `add` takes as many threads as there are CPUs.
+    structure = Lists(n_lists, spill=spill)
     index = Index(vectors.shape[1], metric=metric, structure=structure, encoding=encoding, rerank=rerank, seed=seed)
     index.add(vectors, ids)
     return index
