@@ -1549,20 +1549,28 @@ fn recall_stays_under_churn() {
         recall(&found.iter().map(by_id).collect::<Vec<_>>(), &truth)
     };
     let fresh = share(&filled(spec, &values));
+    let mut random = Random::new(163, 0);
     for by_group in [false, true] {
         let index = filled(spec, &values);
         let mut order: Vec<usize> = (0..n).collect();
         if by_group {
             order.sort_by(|&a, &b| values[a * dim].total_cmp(&values[b * dim]));
+        } else {
+            (1..n).for_each(|at| order.swap(at, random.below(at + 1)));
         }
+        let entries = |index: &Arc<Index>| index.snapshot().stats().lists.unwrap().n_entries as f64;
+        let of_fresh = entries(&index);
         for part in order.chunks(n / 5).cycle().take(10) {
             let ids: Vec<i64> = part.iter().map(|&i| i as i64).collect();
             remove(&index, ids.iter().copied());
+            // Dead rows are looked at too: they must not be many.
+            assert!(entries(&index) < 1.15 * 0.8 * of_fresh, "{} of {of_fresh}", entries(&index));
             let again: Vec<f32> = part.iter().flat_map(|&i| values[i * dim..][..dim].to_vec()).collect();
             change(&index, &again, Some(IdList::Int(ids)), false).unwrap();
+            let now = share(&index);
+            assert!(now >= fresh - 0.005, "{now} after, {fresh} before");
+            assert!(entries(&index) < 1.15 * of_fresh, "{} of {of_fresh}", entries(&index));
         }
-        let now = share(&index);
-        assert!(now >= fresh - 0.005, "{now} after, {fresh} before");
         assert!(index.snapshot().stats().lists.unwrap().drift < 1.1);
     }
 }
