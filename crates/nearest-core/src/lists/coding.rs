@@ -105,7 +105,16 @@ impl CodedQueries {
         self.unit.push(unit);
     }
 
-    fn clear(&mut self) {
+    /// Adds one of others.
+    pub fn take(&mut self, other: &Self, query: usize, depth: usize) {
+        self.codes.extend_from_slice(&other.codes[query * depth..][..depth]);
+        self.start.push(other.start[query]);
+        self.weight.push(other.weight[query]);
+        self.unit.push(other.unit[query]);
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
         self.codes.clear();
         self.start.clear();
         self.weight.clear();

@@ -7,6 +7,7 @@
 //! | `block.rs` | the rows of a list: packed codes, terms and row numbers, side by side |
 //! | `route.rs` | which lists are nearest to a query |
 //! | `search.rs` | queries of a batch meet on their lists and share the tiles of each |
+//! | `matches.rs` | what a filter leaves of the lists, and how far its queries go |
 //! | `pool.rs` | the best estimates of one query |
 //! | `train.rs` | frame, centroids and coders for rows like those of a sample |
 //! | `assign.rs` | the lists that rows go to, and rows on their way there |
@@ -19,6 +20,7 @@ mod assign;
 mod block;
 mod coding;
 mod frame;
+mod matches;
 mod pool;
 mod route;
 mod search;

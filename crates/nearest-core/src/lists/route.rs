@@ -7,6 +7,7 @@
 use nearest_kernels::{Kernels, PANEL_ROWS, PanelQueries, PanelRows, Rows, pack_panel_bytes, panel_depth};
 
 use super::coding::CodedQueries;
+use super::matches::{Matches, Trail};
 use crate::metric::Metric;
 
 /// Centroids, ready to be compared with queries.
@@ -35,6 +36,8 @@ pub struct Scratch {
 pub const NEAREST: usize = 8;
 /// A query goes to so many times the average, at most.
 const MOST: usize = 8;
+/// Of so many times more lists are the nearest looked for, where a filter leaves too few rows in those that were.
+const FARTHER: usize = 4;
 
 /// The lists that queries go to.
 #[derive(Debug, Default)]
@@ -69,20 +72,21 @@ pub struct Reach<'a> {
     /// By how much the score of a list may be below the mean of the [`NEAREST`] best. A query with many lists about as near as
     /// the nearest goes to more of them, one whose nearest stand out to fewer.
     pub gap: Option<f32>,
-    /// Rows that may be found in each list, and how many of them must lie in the lists gone to.
-    pub wanted: Option<(&'a [u32], Wanted)>,
+    /// Where a filter leads.
+    pub wanted: Option<Wanted<'a>>,
     /// Whether the nearest are meant even where queries go by inner products: rows go to lists by distance.
     pub by_distance: bool,
 }
 
-/// What a filter asks of the lists.
+/// What a filter asks of the lists: only those with rows that may be found, and so far that these are as many as a query wants.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// Rows that must be met, unless that is all of them.
-    pub rows: u64,
-    /// If fewer than this share of the rows in the nearest lists may be found, the filter works against the query, and
-    /// no order of the lists helps: it goes to all of them.
-    pub least_share: f64,
+pub struct Wanted<'a> {
+    /// Which rows may be found.
+    pub matches: &'a Matches<'a>,
+    /// Where each query was already, and how many rows it wants.
+    pub trails: &'a [Trail],
+    /// The queries, among the trails.
+    pub queries: &'a [u32],
 }
 
 impl Router {
@@ -147,15 +151,13 @@ impl Router {
         scores.iter_mut().zip(&self.biases).for_each(|(score, bias)| *score += bias);
     }
 
-    /// The nearest lists of each query, as many as `reach` asks for; `sizes` are the rows in each list.
-    #[allow(clippy::too_many_arguments)]
+    /// The nearest lists of each query, as many as `reach` asks for.
     pub fn route(
         &self,
         kernels: &Kernels,
         framed: &[f32],
         queries: &CodedQueries,
         reach: Reach<'_>,
-        sizes: impl Fn(usize) -> usize,
         probes: &mut Probes,
         scratch: &mut Scratch,
     ) {
@@ -198,21 +200,15 @@ impl Router {
                 if n == 1 || reach.wanted.is_some() {
                     best.sort_unstable_by(order);
                 }
-                if let Some((matches, wanted)) = reach.wanted {
-                    let met: u64 = best.iter().map(|best| u64::from(matches[best.1 as usize])).sum();
-                    let there: usize = best.iter().map(|best| sizes(best.1 as usize)).sum();
-                    let against = (met as f64) < wanted.least_share * there as f64;
-                    if against || met < wanted.rows {
-                        largest(scores, n_lists, maxima, best);
+                if let Some(Wanted { matches, trails, queries }) = reach.wanted {
+                    let (trail, n_within) = (&trails[queries[query] as usize], best.len());
+                    let mut n_best = n_within.max(1);
+                    while n_best < n_lists && matches.n_in(best) < trail.wanted {
+                        n_best = (n_best * FARTHER).min(n_lists);
+                        largest(scores, n_best, maxima, best);
                         best.sort_unstable_by(order);
-                        let mut met = 0;
-                        best.retain(|best| {
-                            let n = matches[best.1 as usize];
-                            let take = n > 0 && (against || met < wanted.rows);
-                            met += u64::from(n);
-                            take
-                        });
                     }
+                    trail.cut(best, n_within, matches);
                 }
                 let framed = &framed[query * self.dim..][..self.dim];
                 probes.lists.extend(best.iter().map(|best| best.1));
