@@ -279,6 +279,25 @@ def test_filters(encoding: str, rerank: str | None, metric: str) -> None:
                 assert np.array_equal(index.search(queries, k, filter=allowed, **knobs).ids, found.ids)
 
 
+def test_filters_keep_the_recall() -> None:
+    vectors, queries = groups(12_000, 16, 1), groups(60, 16, 2)
+    index = nearest.build(vectors, structure=Lists(96), progress=False)
+
+    def share(effort: int, mask: np.ndarray) -> float:
+        kept = np.flatnonzero(mask)
+        found = index.search(queries, 10, effort=effort, filter=mask).ids
+        true = kept[nearest.knn(vectors[kept], queries, 10).ids]
+        return float((found[:, :, None] == true[:, None, :]).any(axis=2).mean())
+
+    effort = next(effort for effort in range(1, 97) if share(effort, np.ones(12_000, np.bool_)) >= 0.955)
+    assert effort < 30
+    rng = np.random.default_rng(4)
+    nearness = -np.min(np.square(vectors[:, None] - queries[None]).sum(axis=2), axis=1)
+    for by in (rng.random(12_000), vectors[:, 0], nearness):
+        for kept in (0.5, 0.1, 0.03):
+            assert share(effort, by < np.quantile(by, kept)) >= 0.955
+
+
 @pytest.mark.parametrize(("encoding", "rerank"), KINDS)
 def test_batches_are_one_by_one(encoding: str, rerank: str | None) -> None:
     index = made(encoding, rerank)
@@ -377,6 +396,25 @@ def test_changes(encoding: str, rerank: str | None) -> None:
         with pytest.raises(ArgumentError, match=message):
             bad()
         assert pickle.dumps(index) == before
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+@pytest.mark.parametrize(("encoding", "rerank"), [("uint8", None), ("scalar4", "scalar8")])
+def test_change_after_change_costs_nothing(encoding: str, rerank: str | None, by_group: bool) -> None:
+    n = 8000
+    vectors, queries = vectors_of(encoding, n), vectors_of(encoding, 60, 2).astype("f4")
+    index = Index(8, encoding=encoding, rerank=rerank, structure=Lists(48))
+    index.add(vectors, np.arange(n))
+    before, n_entries = index.search(queries, 10, effort=4), index.stats()["n_entries"]
+    order = np.argsort(vectors[:, 0], kind="stable") if by_group else np.random.default_rng(5).permutation(n)
+    for start in (0, 1600, 3200, 4800, 6400, 0):
+        changed = order[start : start + 1600]
+        assert index.remove(changed) == 1600
+        assert index.stats()["n_entries"] < 1.15 * 0.8 * n_entries
+        index.add(vectors[changed], changed)
+        assert index.stats()["n_entries"] < 1.15 * n_entries
+        after = index.search(queries, 10, effort=4)
+        assert (after.ids == before.ids).mean() > 0.995
 
 
 def test_few_vectors_wait_for_lists() -> None:

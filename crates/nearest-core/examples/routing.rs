@@ -76,7 +76,7 @@ fn route(router: &Router, framed: &[f32], codes: &CodedQueries, reach: Reach<'_>
     let mut seconds = f64::INFINITY;
     for _ in 0..2 {
         let start = Instant::now();
-        router.route(Kernels::best(), framed, codes, reach, |_| 0, &mut probes, &mut scratch);
+        router.route(Kernels::best(), framed, codes, reach, &mut probes, &mut scratch);
         seconds = seconds.min(start.elapsed().as_secs_f64());
     }
     Routed { probes, seconds }

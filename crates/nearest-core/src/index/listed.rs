@@ -183,7 +183,9 @@ impl Snapshot {
                 let k = k.min(selected.len());
                 let n_bytes = (n_queries as u64).checked_mul(k as u64).and_then(|n| n.checked_mul(16));
                 work.check_memory(n_bytes, &format!("{k} neighbors of {n_queries} queries"))?;
-                let pool = knobs.rerank_k.unwrap_or_else(|| default_pool(lists, &self.spec, k)).max(k);
+                let is_filtered = selected.len() < self.live.len();
+                let usual = || default_pool(lists, &self.spec, k, is_filtered);
+                let pool = knobs.rerank_k.unwrap_or_else(usual).max(k);
                 lists::Goal::Nearest { k, pool }
             }
             Goal::Within(radius) => lists::Goal::Within(radius),
@@ -282,14 +284,21 @@ fn default_effort(lists: &Lists) -> usize {
     (lists.n_lists() as f64).sqrt().ceil() as usize
 }
 
+/// So many times more estimates are compared again where a filter may keep what is far from the query: there many rows are
+/// about as far, and codes lose as much as ever. (photos1m, 4 bits, the half that is farthest from all queries: recall@10
+/// 0.895 with as many as without a filter, more lists or not; 0.965 with 75, 0.980 with 100, 0.994 with 400.)
+const FILTERED: usize = 4;
+
 /// Estimates that are compared again: the more the codes lose, the more of them.
-fn default_pool(lists: &Lists, spec: &super::Spec, k: usize) -> usize {
+fn default_pool(lists: &Lists, spec: &super::Spec, k: usize, is_filtered: bool) -> usize {
     if spec.kept_as() == KeptAs::Place && !spec.encoding.is_integer() {
         return k;
     }
     let loss = lists.coding.loss();
     let lost = f64::from(loss.error) / f64::from(loss.spread).max(1e-30);
-    (k as f64 * (1.0 + 8.0 * lost) + 4.0 + 10.0 * lost) as usize
+    let pool = (k as f64 * (1.0 + 8.0 * lost) + 4.0 + 10.0 * lost) as usize;
+    // What loses nothing chooses as well among any rows.
+    if is_filtered && lost > 0.0 { FILTERED * pool } else { pool }
 }
 
 /// Vectors of this kind in that of `encoding`.

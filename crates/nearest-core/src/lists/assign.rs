@@ -68,7 +68,7 @@ impl Assigner {
         self.zeros.resize(dim, 0.0);
         self.codes.code(kernels, rows, dim, &self.zeros);
         let reach = Reach { n_probe: CANDIDATES, gap: None, wanted: None, by_distance: true };
-        router.route(kernels, rows, &self.codes, reach, |_| 0, &mut self.probes, &mut self.route);
+        router.route(kernels, rows, &self.codes, reach, &mut self.probes, &mut self.route);
         let spills = self.spill_gap > f32::NEG_INFINITY;
         let mut out = Vec::with_capacity(rows.len() / dim);
         for (i, row) in rows.chunks_exact(dim).enumerate() {

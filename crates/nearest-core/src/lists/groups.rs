@@ -328,12 +328,4 @@ impl Near {
         let farther = best.iter().filter(|best| best.1 >= self.halves[i]).count();
         farther as f64 <= TAIL * best.len() as f64
     }
-
-    /// The lists that the `i`-th query was compared with.
-    pub fn lists(&self, i: usize) -> impl Iterator<Item = usize> {
-        self.of(i).flat_map(|at| {
-            let first = self.offsets[at] as usize;
-            first..first + self.starts[at + 1] - self.starts[at]
-        })
-    }
 }

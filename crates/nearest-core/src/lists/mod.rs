@@ -9,6 +9,7 @@
 //! | `route.rs` | which lists are nearest to a query |
 //! | `groups.rs` | many lists in groups, so that a query is not compared with all |
 //! | `search.rs` | queries of a batch meet on their lists and share the tiles of each |
+//! | `matches.rs` | what a filter leaves of the lists, and how far its queries go |
 //! | `pool.rs` | the best estimates of one query |
 //! | `train.rs` | frame, centroids and coders for rows like those of a sample |
 //! | `assign.rs` | the lists that rows go to, and rows on their way there |
@@ -22,6 +23,7 @@ mod block;
 mod coding;
 mod frame;
 mod groups;
+mod matches;
 mod packed;
 mod pool;
 mod route;

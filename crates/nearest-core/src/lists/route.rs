@@ -5,12 +5,14 @@
 //! `coding.rs`); the inner products of a query with the centroids it goes to are computed again in float32, because estimates
 //! of rows are relative to them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use nearest_kernels::{Kernels, Rows, panel_depth};
 
 use super::coding::CodedQueries;
 use super::groups::{self, Grouping, Groups};
+use super::matches::{Matches, Trail};
 use super::packed::Packed;
 use crate::memory::Slots;
 use crate::metric::Metric;
@@ -19,8 +21,6 @@ use crate::metric::Metric;
 pub const FLAT_UP_TO: usize = 1 << 16;
 /// Queries that are compared with all centroids together.
 const TILE_QUERIES: usize = 96;
-/// A query with a filter is compared with lists that hold so many times the rows it wants.
-const AMPLE: u64 = 4;
 
 /// Numbers in memory, or in the pages of a file.
 #[derive(Clone, Debug)]
@@ -74,7 +74,9 @@ pub struct Scratch {
     scores: Vec<f32>,
     best: Vec<(f32, u32)>,
     maxima: Vec<f32>,
-    levels: LevelScratch,
+    near: LevelScratch,
+    /// For queries with a filter that go farther than the others.
+    far: LevelScratch,
 }
 
 /// Buffers for routing by groups.
@@ -93,10 +95,20 @@ struct LevelScratch {
     one: Vec<(f32, u32)>,
 }
 
+impl LevelScratch {
+    /// What the `i`-th query of the block found.
+    fn of(&self, i: usize) -> &[(f32, u32)] {
+        let (start, end) = self.found[i];
+        &self.best[start..end]
+    }
+}
+
 /// Lists whose mean score others are measured against.
 pub const NEAREST: usize = 8;
 /// A query goes to so many times the average, at most.
 const MOST: usize = 8;
+/// Of so many times more lists are the nearest looked for, where a filter leaves too few rows in those that were.
+const FARTHER: usize = 4;
 
 /// The lists that queries go to.
 #[derive(Debug, Default)]
@@ -117,7 +129,7 @@ impl Probes {
     }
 
     /// Places of a query's lists.
-    pub fn of(&self, query: usize) -> std::ops::Range<usize> {
+    pub fn of(&self, query: usize) -> Range<usize> {
         let start = if query == 0 { 0 } else { self.ends[query - 1] };
         start..self.ends[query]
     }
@@ -131,20 +143,21 @@ pub struct Reach<'a> {
     /// By how much the score of a list may be below the mean of the [`NEAREST`] best. A query with many lists about as near as
     /// the nearest goes to more of them, one whose nearest stand out to fewer.
     pub gap: Option<f32>,
-    /// Rows that may be found in each list, and how many of them must lie in the lists gone to.
-    pub wanted: Option<(&'a [u32], Wanted)>,
+    /// Where a filter leads.
+    pub wanted: Option<Wanted<'a>>,
     /// Whether the nearest are meant even where queries go by inner products: rows go to lists by distance.
     pub by_distance: bool,
 }
 
-/// What a filter asks of the lists.
+/// What a filter asks of the lists: only those with rows that may be found, and so far that these are as many as a query wants.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// Rows that must be met, unless that is all of them.
-    pub rows: u64,
-    /// If fewer than this share of the rows in the nearest lists may be found, the filter works against the query, and
-    /// no order of the lists helps: it goes to all of them.
-    pub least_share: f64,
+pub struct Wanted<'a> {
+    /// Which rows may be found.
+    pub matches: &'a Matches<'a>,
+    /// Where each query was already, and how many rows it wants.
+    pub trails: &'a [Trail],
+    /// The queries, among the trails.
+    pub queries: &'a [u32],
 }
 
 impl Router {
@@ -219,23 +232,26 @@ impl Router {
         }
     }
 
-    /// The nearest lists of each query, as many as `reach` asks for; `sizes` are the rows in each list.
-    #[allow(clippy::too_many_arguments)]
+    /// The nearest lists of each query, as many as `reach` asks for.
     pub fn route(
         &self,
         kernels: &Kernels,
         framed: &[f32],
         queries: &CodedQueries,
         reach: Reach<'_>,
-        sizes: impl Fn(usize) -> usize,
         probes: &mut Probes,
         scratch: &mut Scratch,
     ) {
-        let (n, n_lists, by_distance) = (queries.start.len(), self.n_lists(), reach.by_distance);
-        let chooser =
-            Chooser { reach, n_probe: reach.n_probe.min(n_lists), n_lists, is_single: n == 1, sizes };
+        let (n, n_lists) = (queries.start.len(), self.n_lists());
+        let chooser = Chooser {
+            n_probe: reach.n_probe.min(n_lists),
+            gap: reach.gap.filter(|_| reach.n_probe < n_lists),
+            n_lists,
+            sorts: n == 1 || reach.wanted.is_some(),
+            by_distance: reach.by_distance,
+        };
         probes.clear();
-        let Scratch { scores, best, maxima, levels } = scratch;
+        let Scratch { scores, best, maxima, near, far } = scratch;
         let of = |query: usize| &framed[query * self.dim..][..self.dim];
         match &self.levels {
             Levels::One(packed) => {
@@ -243,48 +259,37 @@ impl Router {
                 scores.resize(TILE_QUERIES.min(n) * places, 0.0);
                 for first in (0..n).step_by(TILE_QUERIES) {
                     let block = first..(first + TILE_QUERIES).min(n);
-                    packed.scores(kernels, by_distance, &queries.panel(block.clone(), depth), scores);
+                    packed.scores(kernels, reach.by_distance, &queries.panel(block.clone(), depth), scores);
                     for (i, query) in block.enumerate() {
                         let scores = &scores[i * places..][..n_lists];
                         chooser.nearest(scores, queries.unit[query], maxima, best);
                         chooser.sort(best);
-                        if let Some(short) = chooser.short(best) {
-                            chooser.farther(scores, |place| place, short, maxima, best);
+                        if let Some(wanted) = reach.wanted {
+                            wanted.follow(query, n_lists, best, |n_best, best| {
+                                largest(scores, n_best, maxima, best);
+                                best.sort_unstable_by(best_first);
+                            });
                         }
                         self.go(kernels, of(query), best, probes);
                     }
                 }
             }
             Levels::Two(groups) => {
-                let candidates = groups.candidates(chooser.n_probe);
-                let step = groups::queries_at_once(candidates);
+                let step = groups::queries_at_once(groups.candidates(chooser.n_probe));
                 for first in (0..n).step_by(step) {
                     let block = first..(first + step).min(n);
-                    self.near(
-                        kernels,
-                        groups,
-                        (queries, block.clone()),
-                        candidates,
-                        &chooser,
-                        levels,
-                        maxima,
-                    );
-                    for query in block.clone() {
-                        let (start, end) = levels.found[query - block.start];
+                    self.near(kernels, groups, (queries, block.clone()), &chooser, near, maxima);
+                    for (i, query) in block.enumerate() {
                         best.clear();
-                        best.extend_from_slice(&levels.best[start..end]);
-                        if let Some(short) = chooser.short(best) {
-                            let (mut candidates, far) = (candidates, &mut levels.near);
-                            loop {
-                                candidates = chooser.more(candidates, short);
-                                let one = (queries, &[query as u32][..]);
-                                let wide = (by_distance, candidates);
-                                groups.compare(kernels, self.centroids(), one, wide, None, far);
-                                if candidates == n_lists || chooser.has_enough(far.lists(0)) {
-                                    break;
-                                }
-                            }
-                            chooser.farther(far.scores(0), |place| far.list(0, place), short, maxima, best);
+                        best.extend_from_slice(near.of(i));
+                        if let Some(wanted) = reach.wanted {
+                            wanted.follow(query, n_lists, best, |n_best, best| {
+                                let chooser = Chooser { n_probe: n_best, gap: None, ..chooser };
+                                let one = (queries, query..query + 1);
+                                self.near(kernels, groups, one, &chooser, far, maxima);
+                                best.clear();
+                                best.extend_from_slice(far.of(0));
+                            });
                         }
                         self.go(kernels, of(query), best, probes);
                     }
@@ -294,27 +299,26 @@ impl Router {
     }
 
     /// The nearest lists of a block of queries, found by groups.
-    #[allow(clippy::too_many_arguments)]
-    fn near<S: Fn(usize) -> usize>(
+    fn near(
         &self,
         kernels: &Kernels,
         groups: &Groups,
-        (queries, block): (&CodedQueries, std::ops::Range<usize>),
-        mut candidates: usize,
-        chooser: &Chooser<'_, S>,
-        levels: &mut LevelScratch,
+        (queries, block): (&CodedQueries, Range<usize>),
+        chooser: &Chooser,
+        scratch: &mut LevelScratch,
         maxima: &mut Vec<f32>,
     ) {
-        let LevelScratch { near, before, open, places, still_open, found, best, one } = levels;
+        let LevelScratch { near, before, open, places, still_open, found, best, one } = scratch;
         best.clear();
         found.clear();
         found.resize(block.len(), (0, 0));
         open.clear();
         open.extend(block.start as u32..block.end as u32);
+        let mut candidates = groups.candidates(chooser.n_probe);
         for round in 0..=groups::DOUBLINGS {
             let last = round == groups::DOUBLINGS || candidates == self.n_lists();
             let known = (round > 0).then_some((&*before, &places[..]));
-            let wide = (chooser.reach.by_distance, candidates);
+            let wide = (chooser.by_distance, candidates);
             groups.compare(kernels, self.centroids(), (queries, open), wide, known, near);
             still_open.clear();
             places.clear();
@@ -356,27 +360,20 @@ impl Router {
 }
 
 /// Chooses lists by scores: those of the lists that a query was compared with.
-struct Chooser<'a, S> {
-    reach: Reach<'a>,
+#[derive(Clone, Copy)]
+struct Chooser {
     n_probe: usize,
+    gap: Option<f32>,
     n_lists: usize,
-    is_single: bool,
-    sizes: S,
+    /// Whether the nearest are to come first.
+    sorts: bool,
+    by_distance: bool,
 }
 
-/// What a filter leaves to be wished for.
-#[derive(Clone, Copy, Debug)]
-enum Short {
-    /// More rows.
-    Few,
-    /// All that there are.
-    Against,
-}
-
-impl<S: Fn(usize) -> usize> Chooser<'_, S> {
+impl Chooser {
     /// The places of the nearest lists, in no order; `unit` is what scores are in units of.
     fn nearest(&self, scores: &[f32], unit: f32, maxima: &mut Vec<f32>, best: &mut Vec<(f32, u32)>) {
-        match self.reach.gap.filter(|_| self.n_probe < self.n_lists) {
+        match self.gap {
             None => largest(scores, self.n_probe, maxima, best),
             Some(gap) => within(scores, gap / unit, (self.n_probe * MOST).min(self.n_lists), maxima, best),
         }
@@ -384,57 +381,28 @@ impl<S: Fn(usize) -> usize> Chooser<'_, S> {
 
     /// Puts the nearest list first if their order matters.
     fn sort(&self, best: &mut [(f32, u32)]) {
-        if self.is_single || self.reach.wanted.is_some() {
+        if self.sorts {
             best.sort_unstable_by(best_first);
         }
     }
+}
 
-    /// Whether a filter asks for other lists than the nearest.
-    fn short(&self, best: &[(f32, u32)]) -> Option<Short> {
-        let (matches, wanted) = self.reach.wanted?;
-        let met: u64 = best.iter().map(|best| u64::from(matches[best.1 as usize])).sum();
-        let there: usize = best.iter().map(|best| (self.sizes)(best.1 as usize)).sum();
-        if (met as f64) < wanted.least_share * there as f64 {
-            Some(Short::Against)
-        } else {
-            (met < wanted.rows).then_some(Short::Few)
-        }
-    }
-
-    /// How many lists a query is compared with next that was compared with `candidates` and met too few rows.
-    fn more(&self, candidates: usize, short: Short) -> usize {
-        match short {
-            Short::Few => candidates.saturating_mul(4).min(self.n_lists),
-            Short::Against => self.n_lists,
-        }
-    }
-
-    /// Whether there are so many rows in these lists that the nearest of them are the nearest of all.
-    fn has_enough(&self, lists: impl Iterator<Item = usize>) -> bool {
-        let Some((matches, wanted)) = self.reach.wanted else { return true };
-        lists.map(|list| u64::from(matches[list])).sum::<u64>() >= wanted.rows.saturating_mul(AMPLE)
-    }
-
-    /// Lists with rows that may be found, until these are as many as are wanted.
-    fn farther(
+impl Wanted<'_> {
+    /// Of the nearest lists those that a query is to go to now; `nearest` finds so many, nearest first.
+    fn follow(
         &self,
-        scores: &[f32],
-        list: impl Fn(u32) -> u32,
-        short: Short,
-        maxima: &mut Vec<f32>,
+        query: usize,
+        n_lists: usize,
         best: &mut Vec<(f32, u32)>,
+        mut nearest: impl FnMut(usize, &mut Vec<(f32, u32)>),
     ) {
-        let Some((matches, wanted)) = self.reach.wanted else { return };
-        largest(scores, scores.len(), maxima, best);
-        best.iter_mut().for_each(|best| best.1 = list(best.1));
-        best.sort_unstable_by(best_first);
-        let mut met = 0;
-        best.retain(|best| {
-            let n = matches[best.1 as usize];
-            let take = n > 0 && (matches!(short, Short::Against) || met < wanted.rows);
-            met += u64::from(n);
-            take
-        });
+        let (trail, n_within) = (&self.trails[self.queries[query] as usize], best.len());
+        let mut n_best = n_within.max(1);
+        while n_best < n_lists && self.matches.n_in(best) < trail.wanted {
+            n_best = (n_best * FARTHER).min(n_lists);
+            nearest(n_best, best);
+        }
+        trail.cut(best, n_within, self.matches);
     }
 }
 
@@ -505,8 +473,86 @@ pub(super) fn best_first(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
+
+    use super::super::matches::tests::list as matches_list;
+    use super::*;
+    use crate::live::RowSet;
+    use crate::random::Random;
+    use crate::work::Work;
+
+    /// Where filters lead is where they would if queries were compared with all centroids.
+    #[test]
+    fn filters_lead_to_the_same_lists() {
+        const DIM: usize = 12;
+        const LISTS: usize = 2500;
+        const ROWS: u32 = 4;
+        let kernels = Kernels::best();
+        let mut random = Random::new(3, 4);
+        let mut number = move || random.below(2001) as f32 / 1000.0 - 1.0;
+        let far: Vec<f32> = (0..8 * DIM).map(|_| 3.0 * number()).collect();
+        let mut near = |n: usize| -> Vec<f32> {
+            let of = |i: usize| far[i % 8 * DIM..][..DIM].iter();
+            (0..n).flat_map(|i| of(i).map(|c| c + number()).collect::<Vec<_>>()).collect()
+        };
+        let mut centroids = near(LISTS);
+        let grouping = Grouping::new(&mut centroids, DIM, 1, &Work::inline()).unwrap();
+        let flat = Router::new(kernels, Metric::Euclidean, DIM, centroids.clone());
+        let two = Router::two_level(kernels, Metric::Euclidean, DIM, centroids, grouping);
+        let lists: Vec<_> = (0..LISTS as u32)
+            .map(|list| matches_list(&Vec::from_iter(ROWS * list..ROWS * list + ROWS)))
+            .collect();
+        let framed = near(60);
+        let mut codes = CodedQueries::default();
+        codes.code(kernels, &framed, DIM, &[0.0; DIM]);
+        let n = 60u32;
+        let n_rows = LISTS as u32 * ROWS;
+        let sets: [RowSet; 5] = [
+            (0..n_rows).filter(|row| row % 3 != 0).collect(),
+            (0..n_rows).filter(|row| row % 600 == 1).collect(),
+            // Only near some of the queries, and far from others.
+            (0..1000).collect(),
+            (5000..5003).collect(),
+            RowSet::first(0),
+        ];
+        for (number, selected) in sets.iter().enumerate() {
+            let words = selected.all_words();
+            let matches = Matches::new(&lists, &words, None);
+            for (wanted, gap) in [(1, None), (15, Some(0.2)), (200, None), (1 << 40, None)] {
+                let both = [&flat, &two].map(|router| {
+                    let mut trails: Vec<Trail> = (0..n).map(|_| Trail::default()).collect();
+                    trails.iter_mut().for_each(|trail| trail.begin(wanted));
+                    let (mut probes, mut scratch) = (Probes::default(), Scratch::default());
+                    let mut all: Vec<Vec<u32>> = vec![Vec::new(); n as usize];
+                    for _ in 0..3 {
+                        let queries: Vec<u32> = (0..n).collect();
+                        let wanted = Wanted { matches: &matches, trails: &trails, queries: &queries };
+                        let reach = Reach { n_probe: 8, gap, wanted: Some(wanted), by_distance: false };
+                        router.route(kernels, &framed, &codes, reach, &mut probes, &mut scratch);
+                        for (query, all) in all.iter_mut().enumerate() {
+                            let lists = &probes.lists[probes.of(query)];
+                            trails[query].follow(lists, &matches);
+                            all.extend(lists);
+                        }
+                    }
+                    all
+                });
+                let (mut found, mut expected) = (0, 0);
+                for (flat, two) in both[0].iter().zip(&both[1]) {
+                    let set: HashSet<&u32> = two.iter().collect();
+                    assert_eq!(set.len(), two.len(), "a list twice");
+                    assert!(two.iter().all(|&list| matches.n(list) > 0));
+                    let met = |lists: &[u32]| lists.iter().map(|&list| matches.n(list)).sum::<u64>();
+                    assert!(met(two) >= wanted.min(selected.len() as u64), "{number} {wanted}");
+                    expected += flat.len();
+                    found += flat.iter().filter(|list| set.contains(list)).count();
+                }
+                assert!(found * 100 >= expected * 99, "{number} {wanted}: {found} of {expected}");
+            }
+        }
+    }
 
     proptest! {
         #[test]

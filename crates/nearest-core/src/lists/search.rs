@@ -5,17 +5,18 @@
 //! at the end is compared again by [`Kept`], which knows the vectors best.
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use nearest_kernels::{Hit, Kernels, PanelQueries};
+use nearest_kernels::{Hit, Kernels, PANEL_ROWS, PanelQueries};
 
+use super::Lists;
 use super::block::{Block, Panel};
-use super::coding::{self, QueryCodes};
+use super::coding::{self, CodedQueries, QueryCodes};
+use super::matches::{Matches, TELLING, Trail, is_in};
 use super::pool::{self, Estimate, Pool};
 use super::route::{self, Probes, Reach, Wanted};
-use super::{List, Lists};
 use crate::candidates::{Candidate, RowOrder, sort};
-use crate::column::{CHUNK_ROWS, Row};
+use crate::column::Row;
 use crate::error::Result;
 use crate::live::RowSet;
 use crate::work::Work;
@@ -126,6 +127,9 @@ struct Scratch {
     pairs: Vec<u32>,
     starts: Vec<u32>,
     group: Group,
+    trails: Vec<Trail>,
+    /// Queries that go on, in the frame and coded.
+    going: (Vec<f32>, CodedQueries),
     candidates: Vec<Estimate>,
     pairs_found: Vec<Pair>,
     pair_buffers: PairBuffers,
@@ -194,14 +198,8 @@ impl ListSearch<'_> {
         if n == 0 || self.selected.is_empty() || matches!(goal, Goal::Nearest { k: 0, .. }) {
             return Ok(vec![Vec::new(); n]);
         }
-        let matches = self.is_filtered.then(|| self.counts(self.selected));
-        // Dead rows are in memory, not in files: they must not matter to how far a search goes.
-        let has_dead = self.lists.n_rows > self.live.len();
-        let sizes = match self.is_filtered {
-            false => Vec::new(),
-            true if has_dead => self.counts(self.live),
-            true => self.lists.lists.iter().map(|list| list.n_rows() as u32).collect(),
-        };
+        let live = (self.lists.n_rows > self.live.len()).then_some(self.live);
+        let matches = self.is_filtered.then(|| Matches::new(&self.lists.lists, &self.selected_words, live));
         // Even blocks, one a thread at least.
         let n_blocks = n.div_ceil(BLOCK_QUERIES).max(work.n_threads().min(n.div_ceil(16)));
         let size = n.div_ceil(n_blocks);
@@ -210,7 +208,7 @@ impl ListSearch<'_> {
         work.for_each("searching", found.len(), Borrowed::take, |Borrowed(scratch), i| {
             let first = i * size;
             let values = &queries[first * dim..(first * dim + size * dim).min(queries.len())];
-            let result = self.block(first, values, goal, (matches.as_deref(), &sizes), scratch);
+            let result = self.block(first, values, goal, matches.as_ref(), scratch);
             *found[i].lock().unwrap_or_else(PoisonError::into_inner) = result;
             Ok(())
         })?;
@@ -220,18 +218,12 @@ impl ListSearch<'_> {
             .collect())
     }
 
-    /// How many rows of each list are in a set.
-    fn counts(&self, set: &RowSet) -> Vec<u32> {
-        let of = |list: &Arc<List>| list.rows().filter(|&row| set.contains(row)).count() as u32;
-        self.lists.lists.iter().map(of).collect()
-    }
-
     fn block(
         &self,
         first: usize,
         values: &[f32],
         goal: Goal,
-        (matches, sizes): (Option<&[u32]>, &[u32]),
+        matches: Option<&Matches<'_>>,
         scratch: &mut Scratch,
     ) -> Vec<Vec<Candidate>> {
         let lists = self.lists;
@@ -239,20 +231,16 @@ impl ListSearch<'_> {
         let n = values.len() / dim;
         scratch.first_query = first;
         lists.coding.queries(self.kernels, values, &mut scratch.codes, &mut scratch.coding);
-        let wanted = matches.map(|matches| (matches, self.wanted(goal, sizes)));
-        let gap = lists.gap(self.n_probe);
-        let reach = Reach { n_probe: self.n_probe, gap, wanted, by_distance: false };
-        lists.router.route(
-            self.kernels,
-            &scratch.codes.framed,
-            &scratch.codes.route,
-            reach,
-            |list| sizes[list] as usize,
-            &mut scratch.probes,
-            &mut scratch.route,
-        );
-        self.begin(n, goal, scratch);
-        self.scan_all(n, scratch);
+        self.begin(n, goal, matches.is_some(), scratch);
+        let all: Vec<u32> = (0..n as u32).collect();
+        match matches {
+            None => {
+                let Scratch { codes, probes, route, .. } = scratch;
+                self.route(&codes.framed, &codes.route, None, probes, route);
+                self.scan_all(&all, None, scratch);
+            }
+            Some(matches) => self.scan_matches(all, goal, matches, scratch),
+        }
         // Lists may hold fewer rows than were asked for: then all others are looked at too.
         if let Goal::Nearest { k, .. } = goal {
             let there = |q: usize| {
@@ -261,7 +249,7 @@ impl ListSearch<'_> {
             };
             let short: Vec<usize> = (0..n).filter(|&q| scratch.pools[q].len() < there(q)).collect();
             if !short.is_empty() {
-                self.scan_rest(&short, scratch);
+                self.scan_rest(&short, matches, scratch);
             }
         }
         self.finish(n, goal, scratch)
@@ -277,12 +265,13 @@ impl ListSearch<'_> {
         pairs.clear();
         let mut found: Vec<Vec<Candidate>> = Vec::with_capacity(n);
         match goal {
-            Goal::Nearest { k, .. } => {
+            Goal::Nearest { k, pool: n_again } => {
                 let depth = self.lists.coding.depth();
                 let mut rescored = false;
                 for (q, pool) in pools[..n].iter_mut().enumerate() {
                     candidates.clear();
-                    candidates.extend_from_slice(pool.best());
+                    let best = pool.best();
+                    candidates.extend_from_slice(&best[..best.len().min(n_again)]);
                     let mut n_compared = k;
                     if candidates.len() > k {
                         let query = (&codes.route.codes[q * depth..][..depth], codes.route.unit[q]);
@@ -307,6 +296,7 @@ impl ListSearch<'_> {
                 pairs.clear();
                 for (q, pool) in pools[..n].iter_mut().enumerate() {
                     let best = pool.best();
+                    let best = &best[..best.len().min(n_again)];
                     if let (Some(rest), Some(last)) = (best.get(k..), found[q].last()) {
                         let least = self.lists.coding.least_score(&framed[q * dim..][..dim], last.distance);
                         let rest = rest.iter().take_while(|estimate| estimate.score >= least);
@@ -348,26 +338,41 @@ impl ListSearch<'_> {
         }
     }
 
-    /// How many matching rows a filtered query must meet. Where a share p of all rows matches, its k nearest matches lie
-    /// among its k / p nearest rows, which reach farther: lists are looked at until they hold p to the ¼ of what would be
-    /// looked at without a filter. (Measured on wordnet at recall 0.97 without one: with √p, 0.94 where the filter keeps
-    /// what is far from all queries.)
-    fn wanted(&self, goal: Goal, sizes: &[u32]) -> Wanted {
-        let n = sizes.iter().map(|&n| u64::from(n)).sum::<u64>().max(1) as f64;
-        let share = (self.selected.len() as f64 / self.live.len().max(1) as f64).min(1.0);
-        let looked_at = n * self.n_probe as f64 / self.lists.lists.len() as f64;
-        let least = match goal {
-            Goal::Nearest { k, .. } => 2.0 * k as f64,
-            Goal::Within(_) => 1.0,
-        };
-        Wanted { rows: (looked_at * share.powf(0.25)).max(least) as u64, least_share: share / 2.0 }
+    /// Finds the lists of queries.
+    fn route(
+        &self,
+        framed: &[f32],
+        codes: &CodedQueries,
+        wanted: Option<Wanted<'_>>,
+        probes: &mut Probes,
+        scratch: &mut route::Scratch,
+    ) {
+        let reach =
+            Reach { n_probe: self.n_probe, gap: self.lists.gap(self.n_probe), wanted, by_distance: false };
+        self.lists.router.route(self.kernels, framed, codes, reach, probes, scratch);
     }
 
-    fn begin(&self, n: usize, goal: Goal, scratch: &mut Scratch) {
+    /// How many rows a filtered query meets before it asks whether to go on. Where a share p of all rows matches, its k
+    /// nearest lie among its k / p nearest rows, which reach farther: it begins with √p of what it would look at without a
+    /// filter, in 1 / √p times the lists.
+    fn first_wanted(&self, goal: Goal) -> u64 {
+        let n = self.live.len().max(1) as f64;
+        let share = (self.selected.len() as f64 / n).min(1.0);
+        let looked_at = n * self.n_probe as f64 / self.lists.lists.len() as f64;
+        let least = match goal {
+            // Rows may lie in two lists.
+            Goal::Nearest { k, .. } => 2 * k.max(TELLING) as u64,
+            Goal::Within(_) => 1,
+        };
+        ((looked_at * share.sqrt()) as u64).max(least)
+    }
+
+    fn begin(&self, n: usize, goal: Goal, is_filtered: bool, scratch: &mut Scratch) {
         scratch.limits.clear();
         match goal {
-            Goal::Nearest { pool, .. } => {
-                let pool = pool.min(self.selected.len());
+            Goal::Nearest { k, pool } => {
+                let least = if is_filtered { k.max(TELLING) } else { 0 };
+                let pool = pool.max(least).min(self.selected.len());
                 scratch.pools.resize_with(n.max(scratch.pools.len()), Pool::default);
                 scratch.pools[..n].iter_mut().for_each(|p| p.reset(pool));
                 scratch.limits.resize(n, f32::NEG_INFINITY);
@@ -381,17 +386,58 @@ impl ListSearch<'_> {
         }
     }
 
-    /// Sends every query through its lists.
-    fn scan_all(&self, n: usize, scratch: &mut Scratch) {
+    /// Sends the queries of a filtered search through lists, round after round, as long as it pays.
+    fn scan_matches(&self, mut queries: Vec<u32>, goal: Goal, matches: &Matches<'_>, scratch: &mut Scratch) {
+        let (dim, depth, n) = (self.lists.coding.dim(), self.lists.coding.depth(), queries.len());
+        let wanted = self.first_wanted(goal);
+        scratch.trails.resize_with(n.max(scratch.trails.len()), Trail::default);
+        scratch.trails[..n].iter_mut().for_each(|trail| trail.begin(wanted));
+        loop {
+            let Scratch { codes, trails, going, probes, route, .. } = scratch;
+            let wanted = Some(Wanted { matches, trails, queries: &queries });
+            if queries.len() == n {
+                self.route(&codes.framed, &codes.route, wanted, probes, route);
+            } else {
+                going.0.clear();
+                going.1.clear();
+                for query in queries.iter().map(|&query| query as usize) {
+                    going.0.extend_from_slice(&codes.framed[query * dim..][..dim]);
+                    going.1.take(&codes.route, query, depth);
+                }
+                self.route(&going.0, &going.1, wanted, probes, route);
+            }
+            self.scan_all(&queries, Some(matches), scratch);
+            let Scratch { trails, probes, pools, within, .. } = scratch;
+            for (i, &query) in queries.iter().enumerate() {
+                trails[query as usize].follow(&probes.lists[probes.of(i)], matches);
+            }
+            queries.retain(|&query| {
+                let best = match goal {
+                    Goal::Nearest { k, .. } => {
+                        let best = pools[query as usize].best();
+                        &best[..best.len().min(k.max(TELLING))]
+                    }
+                    Goal::Within(_) => &within[query as usize],
+                };
+                trails[query as usize].pays(best, matches)
+            });
+            if queries.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Sends queries through their lists.
+    fn scan_all(&self, queries: &[u32], matches: Option<&Matches<'_>>, scratch: &mut Scratch) {
         let Scratch { first_query, codes, probes, pools, within, limits, pairs, starts, group, .. } = scratch;
         let mut sink = Sink { first_query: *first_query, pools, within, limits };
-        if n == 1 {
+        if let &[query] = queries {
             // Nearest first: the threshold is good from the second list on.
             let mut ahead = ReadAhead::new(self.bytes_of(probes.lists.iter().copied()), AHEAD_OF_ONE);
             for at in probes.of(0) {
                 group.clear();
-                self.join(group, codes, 0, probes.bases[at], &sink);
-                self.scan(probes.lists[at], group, &mut sink, &mut |n| ahead.advance(n));
+                self.join(group, codes, query as usize, probes.bases[at], &sink);
+                self.scan(probes.lists[at], matches, group, &mut sink, &mut |n| ahead.advance(n));
             }
             return;
         }
@@ -405,10 +451,10 @@ impl ListSearch<'_> {
         }
         pairs.clear();
         pairs.resize(probes.lists.len() * 2, 0);
-        for query in 0..n {
-            for at in probes.of(query) {
+        for (i, &query) in queries.iter().enumerate() {
+            for at in probes.of(i) {
                 let place = &mut starts[probes.lists[at] as usize];
-                pairs[2 * *place as usize] = query as u32;
+                pairs[2 * *place as usize] = query;
                 pairs[2 * *place as usize + 1] = at as u32;
                 *place += 1;
             }
@@ -428,17 +474,18 @@ impl ListSearch<'_> {
                 // Those after the first meet what was read.
                 let ahead: &mut dyn FnMut(usize) =
                     if i == 0 { &mut |n| ahead.advance(n) } else { &mut |_| {} };
-                self.scan(list as u32, group, &mut sink, ahead);
+                self.scan(list as u32, matches, group, &mut sink, ahead);
             }
         }
     }
 
     /// Sends a few queries through all lists.
-    fn scan_rest(&self, queries: &[usize], scratch: &mut Scratch) {
+    fn scan_rest(&self, queries: &[usize], matches: Option<&Matches<'_>>, scratch: &mut Scratch) {
         let Scratch { first_query, codes, pools, within, limits, group, .. } = scratch;
         let dim = self.lists.coding.dim();
         let mut sink = Sink { first_query: *first_query, pools, within, limits };
-        for list in 0..self.lists.lists.len() as u32 {
+        let lists = 0..self.lists.lists.len() as u32;
+        for list in lists.filter(|&list| matches.is_none_or(|matches| matches.n(list) > 0)) {
             for part in queries.chunks(GROUP_QUERIES) {
                 group.clear();
                 for &query in part {
@@ -448,7 +495,7 @@ impl ListSearch<'_> {
                     self.kernels.dot::<f32>(framed, centroid, &mut base);
                     self.join(group, codes, query, base[0], &sink);
                 }
-                self.scan(list, group, &mut sink, &mut |_| {});
+                self.scan(list, matches, group, &mut sink, &mut |_| {});
             }
         }
     }
@@ -470,22 +517,25 @@ impl ListSearch<'_> {
         lists.flat_map(|list| self.lists.lists[list as usize].blocks.iter().map(Block::bytes))
     }
 
-    fn is_selected(&self, row: Row) -> bool {
-        let at = row as usize % CHUNK_ROWS;
-        let words = self.selected_words.get(row as usize / CHUNK_ROWS);
-        words.and_then(|words| words.get(at / 64)).is_some_and(|word| word >> (at % 64) & 1 == 1)
-    }
-
     /// Multiplies a list with the queries of a group; `ahead` is told of the bytes that are done with.
-    fn scan(&self, list: u32, group: &mut Group, sink: &mut Sink<'_>, ahead: &mut dyn FnMut(usize)) {
+    fn scan(
+        &self,
+        list: u32,
+        matches: Option<&Matches<'_>>,
+        group: &mut Group,
+        sink: &mut Sink<'_>,
+        ahead: &mut dyn FnMut(usize),
+    ) {
         let coding = &self.lists.coding;
+        let matching = matches.map(|matches| matches.of(list));
         let mut place = 0;
         for block in &self.lists.lists[list as usize].blocks {
             for panel in block.panels() {
                 ahead(block.unit_bytes());
                 let first_place = place;
                 place += panel.rows.len() as u32;
-                if self.is_filtered && !panel.rows.iter().any(|&row| self.is_selected(row)) {
+                let bits = matching.map(|matching| matching.panel(first_place as usize / PANEL_ROWS));
+                if bits == Some(0) {
                     continue;
                 }
                 let Group { codes, start, weight, threshold, bytes, hits, .. } = group;
@@ -493,14 +543,20 @@ impl ListSearch<'_> {
                 let queries = PanelQueries { codes, start, weight, threshold, mutual_threshold: &[] };
                 coding.tile(self.kernels, panel, &queries, bytes, hits);
                 if !group.hits.is_empty() {
-                    self.take(list, first_place, panel, group, sink);
+                    self.take(list, (first_place, panel, bits), group, sink);
                 }
             }
         }
     }
 
-    /// Takes the hits of a panel.
-    fn take(&self, list: u32, first_place: u32, panel: Panel<'_>, group: &mut Group, sink: &mut Sink<'_>) {
+    /// Takes the hits of a panel that begins at a place of its list; of a filtered search with the rows that may be found.
+    fn take(
+        &self,
+        list: u32,
+        (first_place, panel, bits): (u32, Panel<'_>, Option<u32>),
+        group: &mut Group,
+        sink: &mut Sink<'_>,
+    ) {
         for hit in &group.hits {
             let (q, at) = (hit.query as usize, hit.row as usize);
             let query = group.query[q] as usize;
@@ -515,9 +571,11 @@ impl ListSearch<'_> {
                 continue;
             }
             let Some(&row) = panel.rows.get(at) else { continue };
-            if !self.is_selected(row)
-                || self.exclude.is_some_and(|exclude| exclude[sink.first_query + query] == row)
-            {
+            let is_selected = match bits {
+                Some(bits) => bits >> at & 1 == 1,
+                None => is_in(&self.selected_words, row),
+            };
+            if !is_selected || self.exclude.is_some_and(|exclude| exclude[sink.first_query + query] == row) {
                 continue;
             }
             let estimate = Estimate { score, row, list, place: first_place + at as u32 };

@@ -21,8 +21,11 @@ use crate::work::Work;
 /// these, and what is left of the last is lost (resident beyond what photos' lists hold: 27 % where these bytes were of all blocks, 2 % now).
 const STORE_BYTES: usize = 4 << 20;
 
-/// Dead rows, as a part of those that live, from which all lists are looked at for them.
-const SWEEP: usize = 4;
+/// Dead rows, as a part of those that live, from which all lists are looked at for them: at worst a search looks at so
+/// many more rows than it need, and a row that is removed costs the packing of as many others.
+const SWEEP: usize = 8;
+/// Dead rows, as a part of its rows, from which a list that changes is packed anew.
+const REPACK: usize = 16;
 
 /// Coded rows on their way into lists.
 #[derive(Debug, Default)]
@@ -121,7 +124,7 @@ impl Lists {
                 let blocks = &self.lists[list].blocks;
                 let n_rows = self.lists[list].n_rows();
                 let n_dead = self.lists[list].rows().filter(|&row| !live.contains(row)).count();
-                let drop_dead = n_dead > 0 && (sweep || 4 * n_dead >= n_rows);
+                let drop_dead = n_dead > 0 && (sweep || REPACK * n_dead >= n_rows);
                 if added.is_empty() && !drop_dead {
                     return None;
                 }
