@@ -507,6 +507,86 @@ fn gaps_that_cannot_be() {
     assert!(use_them(&built(&fewer)));
 }
 
+/// Adds groups of lists, which only files of very many lists have: `ends` says where they end, `centre` what is at each.
+fn grouped(parts: &[Part], ends: &[u32], centre: f32) -> Vec<Part> {
+    let part = |name: &str, dtype, shape: Vec<u64>, data: Vec<u8>| Part {
+        name: name.into(),
+        dtype,
+        shape,
+        data,
+        is_required: false,
+    };
+    let n = ends.len() as u64;
+    let centres = (0..ends.len() * DIM).flat_map(|i| (centre + (i * 7 % 31) as f32).to_le_bytes()).collect();
+    let mut parts = parts.to_vec();
+    let at = 1 + parts.iter().position(|part| part.name == "lists_centroids").unwrap();
+    let ends = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
+    parts.insert(at, part("lists_groups", Dtype::F32, vec![n, DIM as u64], centres));
+    parts.insert(at + 1, part("lists_group_ends", Dtype::U32, vec![n], ends));
+    parts
+}
+
+#[test]
+fn groups_that_cannot_be() {
+    for (name, index) in samples() {
+        let all = parts(&bytes_of(&index.snapshot()));
+        let n_lists = if name == "one" { 1 } else { 2 };
+        let whole: &[&[u32]] = match n_lists {
+            1 => &[&[1]],
+            _ => &[&[2], &[1, 2], &[0, 2], &[2, 2]],
+        };
+        for ends in whole {
+            for centre in [0.0, 90.0, -1e30, f32::MAX / 2.0] {
+                let forged = built(&grouped(&all, ends, centre));
+                assert!(use_them(&forged), "{name}: {ends:?} {centre}");
+                verify(&view(&forged)).unwrap();
+                let opened = opened(&forged, true).unwrap();
+                assert!(bytes_of(&opened.snapshot()) == forged, "{name}: groups are saved as they are");
+                // They say where to look first; whoever looks everywhere finds the same.
+                let queries: Vec<f32> = (0..12 * DIM).map(|i| (i * 31 % 200) as f32).collect();
+                let knobs = Knobs { effort: Some(2), ..Knobs::default() };
+                let search = |snapshot: &Snapshot| {
+                    let queries = Queries::Numbers(&queries);
+                    snapshot.search(queries, 7, None, knobs, &Work::inline()).unwrap().found
+                };
+                assert_eq!(search(&index.snapshot()), search(&opened.snapshot()), "{name}");
+            }
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let forged = changed(&grouped(&all, ends, 1.0), "lists_groups", |part| {
+                    put(part, 4, value.to_le_bytes());
+                });
+                assert!(!use_them(&built(&forged)), "{name}: {value}");
+            }
+        }
+        let wrong: [&[u32]; 8] = [
+            &[],
+            &[0],
+            &[n_lists + 1],
+            &[u32::MAX],
+            &[1, 0],
+            &[n_lists, 1 << 31],
+            &[n_lists; 3],
+            &[0, 0, n_lists],
+        ];
+        for ends in wrong {
+            assert!(!use_them(&built(&grouped(&all, ends, 1.0))), "{name}: {ends:?}");
+        }
+        // One without the other, more of one than of the other, and of another type.
+        let both = grouped(&all, whole[0], 1.0);
+        for gone in ["lists_groups", "lists_group_ends"] {
+            let fewer: Vec<Part> = both.iter().filter(|part| part.name != gone).cloned().collect();
+            assert!(!use_them(&built(&fewer)), "{name}: {gone}");
+            let more = changed(&both, gone, |part| {
+                part.shape[0] = 9;
+                part.data.resize(9 * if gone == "lists_groups" { 4 * DIM } else { 4 }, 0);
+            });
+            assert!(!use_them(&built(&more)), "{name}: {gone}");
+            let other = changed(&both, gone, |part| part.dtype = Dtype::I32);
+            assert!(!use_them(&built(&other)), "{name}: {gone}");
+        }
+    }
+}
+
 #[test]
 fn block_tables_that_lie() {
     for (name, index) in samples() {

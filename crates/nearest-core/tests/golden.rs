@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nearest_core::coder::ShortEncoding;
 use nearest_core::encoding::{Encoding, Values};
-use nearest_core::file::{FORMAT_VERSION, FileView};
+use nearest_core::file::{FORMAT_VERSION, FileView, FileWriter};
 use nearest_core::files::RealFiles;
 use nearest_core::ids::{ARENA_CHUNK_BYTES, IdList};
 use nearest_core::index::{Index, Knobs, Queries, Snapshot, Spec, Structure, Zeros, verify};
@@ -74,6 +74,28 @@ fn lists(
     index
 }
 
+/// The same lists in groups, which only indexes of very many lists have; one group has none.
+fn grouped(snapshot: &Snapshot) -> Arc<Index> {
+    let bytes = bytes_of(snapshot);
+    let view = FileView::open(Arc::new(Bytes::copied(&bytes).unwrap()), None).unwrap();
+    let mut out = Vec::new();
+    let mut file = FileWriter::new(&mut out, "index").unwrap();
+    for section in view.sections() {
+        let data = view.bytes_of(section);
+        file.section(section.name(), section.dtype(), section.shape(), |out| out.write_all(data)).unwrap();
+        if section.is_required() {
+            file.mark_required();
+        }
+        if section.name() == "lists_centroids" {
+            let centres: Vec<f32> = (0..3 * DIM).map(|i| i as f32 / 2.0 - 1.0).collect();
+            file.array("lists_groups", &[3, DIM as u64], &centres).unwrap();
+            file.array("lists_group_ends", &[3], &[4u32, 4, 9]).unwrap();
+        }
+    }
+    file.finish().unwrap();
+    Arc::new(Index::from_bytes(Arc::new(Bytes::copied(&out).unwrap())).unwrap())
+}
+
 /// Every encoding, kind of ids and kind of section, in as few bytes as that takes.
 fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
     let small = [0.0, 1.0, -2.5, 3.0, 4.0, 0.5];
@@ -97,6 +119,7 @@ fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
     let short = |encoding| Encoding::Short(encoding);
     let three = Structure::Lists { n_lists: 3, spill: 40 };
     let nine = Structure::Lists { n_lists: 9, spill: 40 };
+    let scalar8 = short(ShortEncoding::Scalar8);
     let euclidean = |encoding, rerank| (Metric::Euclidean, encoding, rerank);
     let listed = Spec { encoding: short(ShortEncoding::Scalar4), structure: three, shadow: false, ..spec };
     let trained = Arc::new(Index::new(listed).unwrap());
@@ -109,6 +132,7 @@ fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
         ("lists-untrained", Arc::new(Index::new(listed).unwrap())),
         ("lists-empty", trained),
         ("lists-float32", lists(euclidean(Encoding::Float32, None), nine, false, "")),
+        ("lists-groups", grouped(&lists(euclidean(scalar8, None), nine, false, "").snapshot())),
         ("lists-uint8-texts", lists((Metric::Angular, Encoding::UInt8, None), three, true, "")),
         ("lists-second-calibrated", lists(second, three, false, calibration)),
         ("lists-words-float16", lists(euclidean(words, Some(Encoding::Float16)), three, false, "")),

@@ -30,7 +30,7 @@ pub use writer::{Stage, Zeros};
 use crate::coder::ShortEncoding;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::lists::{Codes, Plan};
+use crate::lists::{Codes, FLAT_UP_TO, Plan};
 use crate::memory::{Allocator, SystemAllocator};
 use crate::metric::Metric;
 
@@ -196,7 +196,8 @@ impl Spec {
             _ => None,
         };
         let spill = f32::from(spill) / 100.0;
-        Plan { metric: self.metric, codes, second, n_lists, spill, seed: self.seed }
+        let flat_up_to = FLAT_UP_TO;
+        Plan { metric: self.metric, codes, second, n_lists, flat_up_to, spill, seed: self.seed }
     }
 
     /// Elements of a stored vector.

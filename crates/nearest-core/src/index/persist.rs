@@ -16,7 +16,8 @@ use crate::file::{Dtype, FileView, FileWriter, HasDtype, Section};
 use crate::files::{Files, replace_file};
 use crate::ids::{ARENA_CHUNK_BYTES, Ids, TextSlot, place_texts};
 use crate::lists::{
-    BLOCK_PLACES, Block, Codec, Codes, Coding, List, Lists, Loss, Packer, Router, Second, efforts,
+    BLOCK_PLACES, Block, Codec, Codes, Coding, Grouping, List, Lists, Loss, Numbers, Packer, Router, Second,
+    efforts,
 };
 use crate::live::RowSet;
 use crate::memory::{Bytes, Slots, SystemAllocator};
@@ -36,12 +37,14 @@ const CALIBRATION: &str = "calibration";
 const LISTS: &str = "lists";
 const LISTS_CENTRE: &str = "lists_centre";
 const LISTS_CENTROIDS: &str = "lists_centroids";
+const LISTS_GROUPS: &str = "lists_groups";
+const LISTS_GROUP_ENDS: &str = "lists_group_ends";
 const LISTS_CODER: &str = "lists_coder";
 const LISTS_SECOND: &str = "lists_second";
 const LISTS_GAPS: &str = "lists_gaps";
 const LISTS_BLOCKS: &str = "lists_blocks";
 const LISTS_ROWS: &str = "lists_rows";
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 18] = [
     SPEC,
     VECTORS,
     IDS,
@@ -53,6 +56,8 @@ const KNOWN: [&str; 16] = [
     LISTS,
     LISTS_CENTRE,
     LISTS_CENTROIDS,
+    LISTS_GROUPS,
+    LISTS_GROUP_ENDS,
     LISTS_CODER,
     LISTS_SECOND,
     LISTS_GAPS,
@@ -215,6 +220,11 @@ impl Snapshot {
         file.mark_required();
         file.array(LISTS_CENTROIDS, &[lists.n_lists() as u64, dim], lists.router.centroids())?;
         file.mark_required();
+        // Whoever does not know them compares with all centroids, and finds what is nearest.
+        if let Some(Grouping { centres, ends }) = lists.router.grouping() {
+            file.array(LISTS_GROUPS, &[ends.len() as u64, dim], centres)?;
+            file.array(LISTS_GROUP_ENDS, &[ends.len() as u64], ends)?;
+        }
         if let Codec::Short(coder) = coding.codec() {
             let state = coder.state();
             file.array(LISTS_CODER, &[state.len() as u64], &state)?;
@@ -447,7 +457,7 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     let second = plan.second.map(|encoding| coder_of(LISTS_SECOND, encoding)).transpose()?;
     let second = second.map(|coder| Second::new(coder, spec.metric));
     let frame = plan.frame(kernels, centre)?;
-    let router = Router::new(kernels, spec.metric, spec.dim, centroids.to_vec());
+    let router = read_router(view, spec, kernels)?;
     let coding = Coding::new(frame, codec, loss);
     let panel_bytes = coding.panel_bytes();
     let mut lists = Lists::new(router, coding, second, single(spill_gap), distance);
@@ -493,6 +503,27 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     }
     lists.lists = Arc::new(filled);
     Ok(Some(lists))
+}
+
+/// The centroids of a file, which were checked, and the groups they lie in.
+fn read_router(view: &FileView, spec: &Spec, kernels: &Kernels) -> Result<Router> {
+    let dim = Some(spec.dim as u64);
+    let section = view.require(LISTS_CENTROIDS, Dtype::F32, &[None, dim])?;
+    let centroids = view.array::<f32>(section)?;
+    let n_lists = centroids.len() / spec.dim;
+    let stored = view.slots::<f32>(section, 0, centroids.len())?;
+    // Of a file that was read into memory a copy, or they would keep all of it there.
+    let is_mapped = stored.memory_bytes() == 0;
+    let numbers = if is_mapped { Numbers::Stored(stored) } else { Numbers::Owned(centroids.to_vec()) };
+    if view.section(LISTS_GROUPS).is_none() && view.section(LISTS_GROUP_ENDS).is_none() {
+        return Ok(Router::new(kernels, spec.metric, spec.dim, numbers));
+    }
+    let ends = view.array::<u32>(view.require(LISTS_GROUP_ENDS, Dtype::U32, &[None])?)?.to_vec();
+    let n_groups = Some(ends.len() as u64);
+    let centres = view.array::<f32>(view.require(LISTS_GROUPS, Dtype::F32, &[n_groups, dim])?)?.to_vec();
+    let grouping = Grouping { centres, ends };
+    grouping.check(n_lists, spec.dim)?;
+    Ok(Router::two_level(kernels, spec.metric, spec.dim, numbers, grouping))
 }
 
 /// Checks what checksums cannot: that a file of kind `index` holds vectors with values and ids that differ.

@@ -324,7 +324,7 @@ pub(super) fn iterate<P: Points>(
             Some(m) => {
                 let nearby = match &mut nearby {
                     Some(nearby) => nearby,
-                    None => nearby.insert(Nearby::new(coded, &centroids, m, &whole.part(0)?)?),
+                    None => nearby.insert(Nearby::new(coded, &centroids, m, plan.seed, &whole.part(0)?)?),
                 };
                 let work = whole.part((plan.units * m as u64).div_ceil(k as u64))?;
                 nearby.assign(coded, &prepared, &changes.all, &moved, &mut places, &work)?

@@ -7,11 +7,13 @@
 //! | `assign.rs` | the nearest centroid, or the two nearest, of each of many points |
 //! | `lloyd.rs` | the iterations of Lloyd (1982) |
 //! | `hierarchical.rs` | many centroids from two levels |
+//! | `groups.rs` | centroids in groups, where there are too many to compare with all |
 //! | `nearby.rs` | iterations in which points are compared with few centroids |
 //! | `split.rs` | clusters cut in two, for those that are empty and to even out sizes |
 
 mod assign;
 mod centroids;
+mod groups;
 mod hierarchical;
 mod lloyd;
 mod nearby;
@@ -19,6 +21,7 @@ mod points;
 mod split;
 
 pub use assign::{Assigned, Assigner, assign, assign_two};
+pub use groups::{Grouped, grouped};
 pub use points::{Points, Read, Side};
 
 use hierarchical::{Steps, two_levels};

@@ -22,8 +22,9 @@ use crate::work::Work;
 
 /// Centroids that are looked at exactly, the nearest by their codes.
 const CANDIDATES: usize = 16;
-/// Rows coded together.
+/// Rows coded together; more where they meet on groups of lists, if that leaves some for every thread.
 const ROWS: usize = 128;
+const GROUPED_ROWS: usize = 1024;
 
 /// Where a row goes.
 #[derive(Clone, Copy, Debug)]
@@ -145,11 +146,13 @@ impl Lists {
     /// Codes rows; `keeps` if something is to be kept beside.
     pub fn code<P: Points>(&self, rows: &P, keeps: bool, work: &Work<'_>) -> Result<Coded> {
         let n = rows.len();
-        let parts: Vec<Mutex<Coded>> = (0..n.div_ceil(ROWS)).map(|_| Mutex::default()).collect();
+        let grouped = self.router.grouping().is_some() && n >= 16 * GROUPED_ROWS;
+        let size = if grouped { GROUPED_ROWS } else { ROWS };
+        let parts: Vec<Mutex<Coded>> = (0..n.div_ceil(size)).map(|_| Mutex::default()).collect();
         let worker = || Worker { assigner: Assigner::new(self.spill_gap), ..Worker::default() };
         work.for_each("coding vectors", parts.len(), worker, |worker, i| {
-            let first = i * ROWS;
-            let coded = self.code_part(rows, first..n.min(first + ROWS), keeps, worker);
+            let first = i * size;
+            let coded = self.code_part(rows, first..n.min(first + size), keeps, worker);
             *parts[i].lock().unwrap_or_else(PoisonError::into_inner) = coded;
             Ok(())
         })?;

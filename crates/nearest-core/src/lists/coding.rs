@@ -105,6 +105,17 @@ impl CodedQueries {
         self.unit.push(unit);
     }
 
+    /// Some of them, `depth` codes each, as a tile takes them that looks at no threshold.
+    pub fn panel(&self, range: std::ops::Range<usize>, depth: usize) -> PanelQueries<'_, i8> {
+        PanelQueries {
+            codes: &self.codes[range.start * depth..range.end * depth],
+            start: &self.start[range.clone()],
+            weight: &self.weight[range],
+            threshold: &[],
+            mutual_threshold: &[],
+        }
+    }
+
     /// Adds one of others.
     pub fn take(&mut self, other: &Self, query: usize, depth: usize) {
         self.codes.extend_from_slice(&other.codes[query * depth..][..depth]);

@@ -99,7 +99,7 @@ pub fn is_in(chunks: &[&[u64]], row: Row) -> bool {
 }
 
 /// Where a query of a filtered search was, and how far it is to go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Trail {
     /// Lists with rows that may be found, nearest first.
     lists: Vec<u32>,

@@ -5,7 +5,9 @@
 //! | `frame.rs` | the space that centroids and codes live in: normalised, centred, rotated |
 //! | `coding.rs` | rows and queries as codes of that space, and estimates from them |
 //! | `block.rs` | the rows of a list: packed codes, terms and row numbers, side by side |
+//! | `packed.rs` | centroids packed to be multiplied with queries |
 //! | `route.rs` | which lists are nearest to a query |
+//! | `groups.rs` | many lists in groups, so that a query is not compared with all |
 //! | `search.rs` | queries of a batch meet on their lists and share the tiles of each |
 //! | `matches.rs` | what a filter leaves of the lists, and how far its queries go |
 //! | `pool.rs` | the best estimates of one query |
@@ -20,7 +22,9 @@ mod assign;
 mod block;
 mod coding;
 mod frame;
+mod groups;
 mod matches;
+mod packed;
 mod pool;
 mod route;
 mod search;
@@ -33,9 +37,11 @@ pub use assign::{Assigned, Assigner, Coded};
 pub use block::{BLOCK_PLACES, Block, List, Panel, Term};
 pub use coding::{Codec, CodedQueries, Coding, EXACT_BELOW, Loss, QueryCodes, Scratch as CodingScratch};
 pub use frame::Frame;
+pub use groups::Grouping;
+pub use matches::{Matches, Trail};
 use nearest_kernels::{Kernels, PANEL_ROWS};
 pub use pool::Estimate;
-pub use route::{Probes, Reach, Router, Scratch as RouteScratch};
+pub use route::{FLAT_UP_TO, Numbers, Probes, Reach, Router, Scratch as RouteScratch, Wanted};
 pub use search::{Goal, Kept, ListSearch, Pair, PairBuffers};
 pub use train::{Codes, Plan, train};
 pub use update::{Entries, Packer};

@@ -1,27 +1,70 @@
 //! Which lists are nearest to a query.
 //!
-//! Centroids are a small set of rows, packed in 8 bits: all queries of a batch are multiplied with all of them. The score is
-//! that of a row (see `coding.rs`); the inner products of a query with the centroids it goes to are computed again in
-//! float32, because estimates of rows are relative to them.
+//! Centroids are a small set of rows, packed in 8 bits (`packed.rs`): all queries of a batch are multiplied with all of them, or,
+//! where there are very many, with those of the groups that are nearest to each (`groups.rs`). The score is that of a row (see
+//! `coding.rs`); the inner products of a query with the centroids it goes to are computed again in float32, because estimates
+//! of rows are relative to them.
 
-use nearest_kernels::{Kernels, PANEL_ROWS, PanelQueries, PanelRows, Rows, pack_panel_bytes, panel_depth};
+use std::sync::Arc;
+
+use nearest_kernels::{Kernels, Rows, panel_depth};
 
 use super::coding::CodedQueries;
+use super::groups::{self, Grouping, Groups};
 use super::matches::{Matches, Trail};
+use super::packed::Packed;
+use crate::memory::Slots;
 use crate::metric::Metric;
+
+/// Up to so many lists a query is compared with all centroids.
+pub const FLAT_UP_TO: usize = 1 << 16;
+/// Queries that are compared with all centroids together.
+const TILE_QUERIES: usize = 96;
+
+/// Numbers in memory, or in the pages of a file.
+#[derive(Clone, Debug)]
+pub enum Numbers {
+    /// Of their own.
+    Owned(Vec<f32>),
+    /// Of a file.
+    Stored(Arc<Slots<f32>>),
+}
+
+impl Numbers {
+    fn values(&self) -> &[f32] {
+        match self {
+            Numbers::Owned(values) => values,
+            Numbers::Stored(slots) => slots.published(),
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Numbers::Owned(values) => size_of_val(&values[..]),
+            Numbers::Stored(slots) => slots.memory_bytes(),
+        }
+    }
+}
+
+impl From<Vec<f32>> for Numbers {
+    fn from(values: Vec<f32>) -> Self {
+        Numbers::Owned(values)
+    }
+}
 
 /// Centroids, ready to be compared with queries.
 #[derive(Clone, Debug)]
 pub struct Router {
     dim: usize,
     /// Row-major.
-    centroids: Vec<f32>,
-    panels: Vec<u8>,
-    scales: Vec<f32>,
-    /// What centroids add to the score of queries.
-    biases: Vec<f32>,
-    /// −‖c‖²/2.
-    norms: Vec<f32>,
+    centroids: Numbers,
+    levels: Levels,
+}
+
+#[derive(Clone, Debug)]
+enum Levels {
+    One(Packed),
+    Two(Groups),
 }
 
 /// Buffers for routing.
@@ -30,6 +73,23 @@ pub struct Scratch {
     scores: Vec<f32>,
     best: Vec<(f32, u32)>,
     maxima: Vec<f32>,
+    levels: LevelScratch,
+}
+
+/// Buffers for routing by groups.
+#[derive(Debug, Default)]
+struct LevelScratch {
+    near: groups::Near,
+    /// What queries were compared with before that are compared with more.
+    before: groups::Near,
+    /// These queries, and their places there.
+    open: Vec<u32>,
+    places: Vec<u32>,
+    still_open: Vec<u32>,
+    /// What each query found, in `best`.
+    found: Vec<(usize, usize)>,
+    best: Vec<(f32, u32)>,
+    one: Vec<(f32, u32)>,
 }
 
 /// Lists whose mean score others are measured against.
@@ -90,33 +150,23 @@ pub struct Wanted<'a> {
 }
 
 impl Router {
-    /// Packs centroids.
-    pub fn new(kernels: &Kernels, metric: Metric, dim: usize, centroids: Vec<f32>) -> Self {
-        let depth = panel_depth(dim);
-        let n = centroids.len() / dim;
-        let n_panels = n.div_ceil(PANEL_ROWS);
-        let mut codes = vec![0; n * dim];
-        let zeros = vec![0.0; dim];
-        let mut scales = vec![0.0; n_panels * PANEL_ROWS];
-        let mut norms = vec![f32::NEG_INFINITY; n_panels * PANEL_ROWS];
-        for (i, (centroid, code)) in centroids.chunks_exact(dim).zip(codes.chunks_exact_mut(dim)).enumerate()
-        {
-            let coded = kernels.quantise_row(centroid, &zeros, code);
-            scales[i] = coded.scale;
-            norms[i] = (-0.5 * kernels.canonical_squared_norm(centroid)) as f32;
-        }
-        let biases = match metric {
-            Metric::InnerProduct => {
-                norms.iter().map(|norm| if norm.is_finite() { 0.0 } else { *norm }).collect()
-            }
-            _ => norms.clone(),
-        };
-        let mut panels = vec![0; n_panels * PANEL_ROWS * depth];
-        for (codes, panel) in codes.chunks(PANEL_ROWS * dim).zip(panels.chunks_exact_mut(PANEL_ROWS * depth))
-        {
-            pack_panel_bytes(codes, dim, panel);
-        }
-        Self { dim, centroids, panels, scales, biases, norms }
+    /// Packs centroids; a query is compared with all.
+    pub fn new(kernels: &Kernels, metric: Metric, dim: usize, centroids: impl Into<Numbers>) -> Self {
+        let centroids = centroids.into();
+        let levels = Levels::One(Packed::new(kernels, metric, dim, centroids.values()));
+        Self { dim, centroids, levels }
+    }
+
+    /// Takes centroids that lie in groups, as [`Grouping::new`] orders them; a query is compared with those of some groups.
+    pub fn two_level(
+        kernels: &Kernels,
+        metric: Metric,
+        dim: usize,
+        centroids: impl Into<Numbers>,
+        grouping: Grouping,
+    ) -> Self {
+        let levels = Levels::Two(Groups::new(kernels, metric, dim, grouping));
+        Self { dim, centroids: centroids.into(), levels }
     }
 
     /// Numbers a centroid.
@@ -126,29 +176,49 @@ impl Router {
 
     /// How many lists there are.
     pub fn n_lists(&self) -> usize {
-        self.centroids.len() / self.dim
+        self.centroids().len() / self.dim
     }
 
     /// All centroids, row-major.
     pub fn centroids(&self) -> &[f32] {
-        &self.centroids
+        self.centroids.values()
     }
 
     /// One centroid.
     pub fn centroid(&self, list: u32) -> &[f32] {
-        &self.centroids[list as usize * self.dim..][..self.dim]
+        &self.centroids()[list as usize * self.dim..][..self.dim]
     }
 
-    /// Bytes held.
+    /// The groups that centroids lie in, if a query is not compared with all.
+    pub fn grouping(&self) -> Option<&Grouping> {
+        match &self.levels {
+            Levels::One(_) => None,
+            Levels::Two(groups) => Some(groups.grouping()),
+        }
+    }
+
+    /// Bytes held, without those of a map; groups that no query has gone to are not packed yet.
     pub fn memory_bytes(&self) -> usize {
-        self.panels.len() + 4 * (self.centroids.len() + 3 * self.scales.len())
+        let levels = match &self.levels {
+            Levels::One(packed) => packed.memory_bytes(),
+            Levels::Two(groups) => groups.memory_bytes(),
+        };
+        self.centroids.memory_bytes() + levels
     }
 
     /// The scores of all lists with one framed query, in float32.
     pub fn scores(&self, kernels: &Kernels, query: &[f32], scores: &mut Vec<f32>) {
         scores.resize(self.n_lists(), 0.0);
-        kernels.dot::<f32>(query, Rows::Contiguous(&self.centroids), scores);
-        scores.iter_mut().zip(&self.biases).for_each(|(score, bias)| *score += bias);
+        kernels.dot::<f32>(query, Rows::Contiguous(self.centroids()), scores);
+        match &self.levels {
+            Levels::One(packed) => packed.add_biases(scores),
+            Levels::Two(groups) => {
+                for group in 0..groups.len() {
+                    let packed = groups.packed(kernels, group, self.centroids());
+                    packed.add_biases(&mut scores[groups.lists(group)]);
+                }
+            }
+        }
     }
 
     /// The nearest lists of each query, as many as `reach` asks for.
@@ -161,73 +231,170 @@ impl Router {
         probes: &mut Probes,
         scratch: &mut Scratch,
     ) {
-        const GROUP: usize = 96;
-        let (n, depth, places) = (queries.start.len(), panel_depth(self.dim), self.scales.len());
-        let n_lists = self.n_lists();
-        let n_probe = reach.n_probe.min(n_lists);
-        let biases = if reach.by_distance { &self.norms } else { &self.biases };
+        let (n, n_lists, by_distance) = (queries.start.len(), self.n_lists(), reach.by_distance);
+        let chooser = Chooser { reach, n_probe: reach.n_probe.min(n_lists), n_lists, is_single: n == 1 };
         probes.clear();
-        scratch.scores.resize(GROUP.min(n) * places, 0.0);
-        for first in (0..n).step_by(GROUP) {
-            let group = first..(first + GROUP).min(n);
-            let tile = PanelQueries {
-                codes: &queries.codes[group.start * depth..group.end * depth],
-                start: &queries.start[group.clone()],
-                weight: &queries.weight[group.clone()],
-                threshold: &[],
-                mutual_threshold: &[],
-            };
-            for (panel, bytes) in self.panels.chunks_exact(PANEL_ROWS * depth).enumerate() {
-                let at = panel * PANEL_ROWS;
-                let rows = PanelRows {
-                    panel: bytes,
-                    scale: self.scales[at..].first_chunk().expect("32 places a panel"),
-                    bias: biases[at..].first_chunk().expect("32 places a panel"),
-                    mutual: None,
-                };
-                kernels.estimates_i8(&rows, &tile, &mut scratch.scores[at..], places);
+        let Scratch { scores, best, maxima, levels } = scratch;
+        let of = |query: usize| &framed[query * self.dim..][..self.dim];
+        match &self.levels {
+            Levels::One(packed) => {
+                let (depth, places) = (panel_depth(self.dim), packed.places());
+                scores.resize(TILE_QUERIES.min(n) * places, 0.0);
+                for first in (0..n).step_by(TILE_QUERIES) {
+                    let block = first..(first + TILE_QUERIES).min(n);
+                    packed.scores(kernels, by_distance, &queries.panel(block.clone(), depth), scores);
+                    for (i, query) in block.enumerate() {
+                        let scores = &scores[i * places..][..n_lists];
+                        chooser.nearest(scores, queries.unit[query], maxima, best);
+                        chooser.sort(best);
+                        chooser.filter(query, best, |n_best, best| {
+                            largest(scores, n_best, maxima, best);
+                        });
+                        self.go(kernels, of(query), best, probes);
+                    }
+                }
             }
-            for (i, query) in group.enumerate() {
-                let scores = &scratch.scores[i * places..][..n_lists];
-                let (best, maxima) = (&mut scratch.best, &mut scratch.maxima);
-                match reach.gap.filter(|_| n_probe < n_lists) {
-                    None => largest(scores, n_probe, maxima, best),
-                    Some(gap) => {
-                        let unit = queries.unit[query];
-                        within(scores, gap / unit, (n_probe * MOST).min(n_lists), maxima, best);
+            Levels::Two(groups) => {
+                let candidates = groups.candidates(chooser.n_probe);
+                let step = groups::queries_at_once(candidates);
+                for first in (0..n).step_by(step) {
+                    let block = first..(first + step).min(n);
+                    self.near(
+                        kernels,
+                        groups,
+                        (queries, block.clone()),
+                        candidates,
+                        &chooser,
+                        levels,
+                        maxima,
+                    );
+                    for query in block.clone() {
+                        let (start, end) = levels.found[query - block.start];
+                        best.clear();
+                        best.extend_from_slice(&levels.best[start..end]);
+                        let far = &mut levels.near;
+                        chooser.filter(query, best, |n_best, best| {
+                            let one = (queries, &[query as u32][..]);
+                            let wide = (by_distance, groups.candidates(n_best));
+                            groups.compare(kernels, self.centroids(), one, wide, None, far);
+                            largest(far.scores(0), n_best, maxima, best);
+                            best.iter_mut().for_each(|best| best.1 = far.list(0, best.1));
+                        });
+                        self.go(kernels, of(query), best, probes);
                     }
-                }
-                if n == 1 || reach.wanted.is_some() {
-                    best.sort_unstable_by(order);
-                }
-                if let Some(Wanted { matches, trails, queries }) = reach.wanted {
-                    let (trail, n_within) = (&trails[queries[query] as usize], best.len());
-                    let mut n_best = n_within.max(1);
-                    while n_best < n_lists && matches.n_in(best) < trail.wanted {
-                        n_best = (n_best * FARTHER).min(n_lists);
-                        largest(scores, n_best, maxima, best);
-                        best.sort_unstable_by(order);
-                    }
-                    trail.cut(best, n_within, matches);
-                }
-                let framed = &framed[query * self.dim..][..self.dim];
-                probes.lists.extend(best.iter().map(|best| best.1));
-                probes.ends.push(probes.lists.len());
-                let mut bases = [0.0; 16];
-                for best in best.chunks(16) {
-                    let mut rows: [&[f32]; 16] = [&[]; 16];
-                    rows.iter_mut().zip(best).for_each(|(row, best)| *row = self.centroid(best.1));
-                    let bases = &mut bases[..best.len()];
-                    kernels.dot::<f32>(framed, Rows::Scattered(&rows[..best.len()]), bases);
-                    probes.bases.extend_from_slice(bases);
                 }
             }
         }
     }
+
+    /// The nearest lists of a block of queries, found by groups.
+    #[allow(clippy::too_many_arguments)]
+    fn near(
+        &self,
+        kernels: &Kernels,
+        groups: &Groups,
+        (queries, block): (&CodedQueries, std::ops::Range<usize>),
+        mut candidates: usize,
+        chooser: &Chooser<'_>,
+        levels: &mut LevelScratch,
+        maxima: &mut Vec<f32>,
+    ) {
+        let LevelScratch { near, before, open, places, still_open, found, best, one } = levels;
+        best.clear();
+        found.clear();
+        found.resize(block.len(), (0, 0));
+        open.clear();
+        open.extend(block.start as u32..block.end as u32);
+        for round in 0..=groups::DOUBLINGS {
+            let last = round == groups::DOUBLINGS || candidates == self.n_lists();
+            let known = (round > 0).then_some((&*before, &places[..]));
+            let wide = (chooser.reach.by_distance, candidates);
+            groups.compare(kernels, self.centroids(), (queries, open), wide, known, near);
+            still_open.clear();
+            places.clear();
+            for (i, &query) in open.iter().enumerate() {
+                chooser.nearest(near.scores(i), queries.unit[query as usize], maxima, one);
+                if !last && !near.is_enough(i, one) {
+                    still_open.push(query);
+                    places.push(i as u32);
+                    continue;
+                }
+                one.iter_mut().for_each(|best| best.1 = near.list(i, best.1));
+                chooser.sort(one);
+                let start = best.len();
+                best.extend_from_slice(one);
+                found[query as usize - block.start] = (start, best.len());
+            }
+            if still_open.is_empty() {
+                break;
+            }
+            std::mem::swap(open, still_open);
+            std::mem::swap(near, before);
+            candidates = (2 * candidates).min(self.n_lists());
+        }
+    }
+
+    /// Sends a query to lists.
+    fn go(&self, kernels: &Kernels, framed: &[f32], best: &[(f32, u32)], probes: &mut Probes) {
+        probes.lists.extend(best.iter().map(|best| best.1));
+        probes.ends.push(probes.lists.len());
+        let mut bases = [0.0; 16];
+        for best in best.chunks(16) {
+            let mut rows: [&[f32]; 16] = [&[]; 16];
+            rows.iter_mut().zip(best).for_each(|(row, best)| *row = self.centroid(best.1));
+            let bases = &mut bases[..best.len()];
+            kernels.dot::<f32>(framed, Rows::Scattered(&rows[..best.len()]), bases);
+            probes.bases.extend_from_slice(bases);
+        }
+    }
+}
+
+/// Chooses lists by scores: those of the lists that a query was compared with.
+struct Chooser<'a> {
+    reach: Reach<'a>,
+    n_probe: usize,
+    n_lists: usize,
+    is_single: bool,
+}
+
+impl Chooser<'_> {
+    /// The places of the nearest lists, in no order; `unit` is what scores are in units of.
+    fn nearest(&self, scores: &[f32], unit: f32, maxima: &mut Vec<f32>, best: &mut Vec<(f32, u32)>) {
+        match self.reach.gap.filter(|_| self.n_probe < self.n_lists) {
+            None => largest(scores, self.n_probe, maxima, best),
+            Some(gap) => within(scores, gap / unit, (self.n_probe * MOST).min(self.n_lists), maxima, best),
+        }
+    }
+
+    /// Puts the nearest list first if their order matters.
+    fn sort(&self, best: &mut [(f32, u32)]) {
+        if self.is_single || self.reach.wanted.is_some() {
+            best.sort_unstable_by(best_first);
+        }
+    }
+
+    /// Leaves of the nearest lists those that a filter lets a query go to; `farther` gives as many of the nearest as are
+    /// asked for, in no order.
+    fn filter(
+        &self,
+        query: usize,
+        best: &mut Vec<(f32, u32)>,
+        mut farther: impl FnMut(usize, &mut Vec<(f32, u32)>),
+    ) {
+        let Some(Wanted { matches, trails, queries }) = self.reach.wanted else { return };
+        let (trail, n_within) = (&trails[queries[query] as usize], best.len());
+        let mut n_best = n_within.max(1);
+        while n_best < self.n_lists && matches.n_in(best) < trail.wanted {
+            n_best = (n_best * FARTHER).min(self.n_lists);
+            farther(n_best, best);
+            best.sort_unstable_by(best_first);
+        }
+        trail.cut(best, n_within, matches);
+    }
 }
 
 /// The `n` largest values and their places, ties by place, in no order.
-fn largest(values: &[f32], n: usize, maxima: &mut Vec<f32>, out: &mut Vec<(f32, u32)>) {
+pub(super) fn largest(values: &[f32], n: usize, maxima: &mut Vec<f32>, out: &mut Vec<(f32, u32)>) {
     const LANES: usize = 8;
     out.clear();
     let n = n.min(values.len());
@@ -257,7 +424,7 @@ fn largest(values: &[f32], n: usize, maxima: &mut Vec<f32>, out: &mut Vec<(f32, 
         }
     }
     if out.len() > n {
-        out.select_nth_unstable_by(n - 1, order);
+        out.select_nth_unstable_by(n - 1, best_first);
         out.truncate(n);
     }
 }
@@ -267,7 +434,7 @@ fn largest(values: &[f32], n: usize, maxima: &mut Vec<f32>, out: &mut Vec<(f32, 
 fn within(values: &[f32], gap: f32, most: usize, maxima: &mut Vec<f32>, out: &mut Vec<(f32, u32)>) {
     const LANES: usize = 8;
     largest(values, NEAREST, maxima, out);
-    let first = out.iter().copied().min_by(order);
+    let first = out.iter().copied().min_by(best_first);
     let limit = out.iter().map(|best| best.0).sum::<f32>() / out.len() as f32 - gap;
     out.clear();
     for (c, chunk) in values.chunks(LANES).enumerate() {
@@ -278,7 +445,7 @@ fn within(values: &[f32], gap: f32, most: usize, maxima: &mut Vec<f32>, out: &mu
         }
     }
     if out.len() > most {
-        out.select_nth_unstable_by(most - 1, order);
+        out.select_nth_unstable_by(most - 1, best_first);
         out.truncate(most);
     }
     if out.is_empty() {
@@ -286,7 +453,8 @@ fn within(values: &[f32], gap: f32, most: usize, maxima: &mut Vec<f32>, out: &mu
     }
 }
 
-fn order(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
+/// The order of scores and places: the best first, ties by place.
+pub(super) fn best_first(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
@@ -304,7 +472,7 @@ mod tests {
             expected.truncate(n);
             let mut found = Vec::new();
             largest(&values, n, &mut Vec::new(), &mut found);
-            found.sort_by(order);
+            found.sort_by(best_first);
             prop_assert_eq!(found, expected);
         }
     }

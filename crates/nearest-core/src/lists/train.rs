@@ -5,6 +5,7 @@ use nearest_kernels::Kernels;
 use super::assign::Assigner;
 use super::coding::{Codec, Coding, Loss};
 use super::frame::Frame;
+use super::groups::Grouping;
 use super::route::{NEAREST, Router};
 use super::{Lists, Second, efforts};
 use crate::coder::{Coder, CoderScratch, ShortEncoding};
@@ -34,6 +35,8 @@ pub struct Plan {
     pub second: Option<ShortEncoding>,
     /// How many lists.
     pub n_lists: usize,
+    /// Up to so many of them queries are compared with all centroids: [`super::FLAT_UP_TO`], fewer in tests.
+    pub flat_up_to: usize,
     /// The share of rows that get a second list.
     pub spill: f32,
     /// What random choices start from.
@@ -57,7 +60,7 @@ pub fn train<P: Points>(sample: &P, plan: &Plan, work: &Work<'_>) -> Result<List
     let dim = sample.dim();
     let frame = frame_of(kernels, sample, plan)?;
     let framed = framed(kernels, sample, &frame, work)?;
-    let centroids = if plan.n_lists == 1 {
+    let mut centroids = if plan.n_lists == 1 {
         // The frame's own centre, where there is one; codes of a single list are relative to nothing else.
         vec![0.0; dim]
     } else {
@@ -69,7 +72,12 @@ pub fn train<P: Points>(sample: &P, plan: &Plan, work: &Work<'_>) -> Result<List
         };
         kmeans::kmeans(&Side::new(&framed, dim), &settings, work)?.centroids
     };
-    let router = Router::new(kernels, plan.metric, dim, centroids);
+    let router = if plan.n_lists > plan.flat_up_to {
+        let grouping = Grouping::new(&mut centroids, dim, plan.seed, work)?;
+        Router::two_level(kernels, plan.metric, dim, centroids, grouping)
+    } else {
+        Router::new(kernels, plan.metric, dim, centroids)
+    };
     let n = framed.len() / dim;
     let step = n.div_ceil(CODER_ROWS).max(1);
     let some: Vec<f32> = framed.chunks_exact(dim).step_by(step).flatten().copied().collect();
