@@ -99,7 +99,7 @@ pub fn is_in(chunks: &[&[u64]], row: Row) -> bool {
 }
 
 /// Where a query of a filtered search was, and how far it is to go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Trail {
     /// Lists with rows that may be found, nearest first.
     lists: Vec<u32>,
@@ -166,13 +166,12 @@ impl Trail {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::lists::block::{Block, Term};
     use crate::memory::{Slots, SystemAllocator};
 
-    /// A list of rows without codes.
-    pub(in crate::lists) fn list(rows: &[Row]) -> Arc<List> {
+    fn list(rows: &[Row]) -> Arc<List> {
         let allocator: Arc<dyn crate::memory::Allocator> = Arc::new(SystemAllocator);
         let size = Block::size(rows.len(), 0);
         let (slots, mut writer) = Slots::<u8>::with_capacity(size, &allocator).unwrap();

@@ -38,6 +38,7 @@ pub use block::{BLOCK_PLACES, Block, List, Panel, Term};
 pub use coding::{Codec, CodedQueries, Coding, EXACT_BELOW, Loss, QueryCodes, Scratch as CodingScratch};
 pub use frame::Frame;
 pub use groups::Grouping;
+pub use matches::{Matches, Trail};
 use nearest_kernels::{Kernels, PANEL_ROWS};
 pub use pool::Estimate;
 pub use route::{FLAT_UP_TO, Numbers, Probes, Reach, Router, Scratch as RouteScratch, Wanted};

@@ -5,7 +5,6 @@
 //! `coding.rs`); the inner products of a query with the centroids it goes to are computed again in float32, because estimates
 //! of rows are relative to them.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use nearest_kernels::{Kernels, Rows, panel_depth};
@@ -74,9 +73,7 @@ pub struct Scratch {
     scores: Vec<f32>,
     best: Vec<(f32, u32)>,
     maxima: Vec<f32>,
-    near: LevelScratch,
-    /// For queries with a filter that go farther than the others.
-    far: LevelScratch,
+    levels: LevelScratch,
 }
 
 /// Buffers for routing by groups.
@@ -93,14 +90,6 @@ struct LevelScratch {
     found: Vec<(usize, usize)>,
     best: Vec<(f32, u32)>,
     one: Vec<(f32, u32)>,
-}
-
-impl LevelScratch {
-    /// What the `i`-th query of the block found.
-    fn of(&self, i: usize) -> &[(f32, u32)] {
-        let (start, end) = self.found[i];
-        &self.best[start..end]
-    }
 }
 
 /// Lists whose mean score others are measured against.
@@ -129,7 +118,7 @@ impl Probes {
     }
 
     /// Places of a query's lists.
-    pub fn of(&self, query: usize) -> Range<usize> {
+    pub fn of(&self, query: usize) -> std::ops::Range<usize> {
         let start = if query == 0 { 0 } else { self.ends[query - 1] };
         start..self.ends[query]
     }
@@ -242,16 +231,10 @@ impl Router {
         probes: &mut Probes,
         scratch: &mut Scratch,
     ) {
-        let (n, n_lists) = (queries.start.len(), self.n_lists());
-        let chooser = Chooser {
-            n_probe: reach.n_probe.min(n_lists),
-            gap: reach.gap.filter(|_| reach.n_probe < n_lists),
-            n_lists,
-            sorts: n == 1 || reach.wanted.is_some(),
-            by_distance: reach.by_distance,
-        };
+        let (n, n_lists, by_distance) = (queries.start.len(), self.n_lists(), reach.by_distance);
+        let chooser = Chooser { reach, n_probe: reach.n_probe.min(n_lists), n_lists, is_single: n == 1 };
         probes.clear();
-        let Scratch { scores, best, maxima, near, far } = scratch;
+        let Scratch { scores, best, maxima, levels } = scratch;
         let of = |query: usize| &framed[query * self.dim..][..self.dim];
         match &self.levels {
             Levels::One(packed) => {
@@ -259,38 +242,44 @@ impl Router {
                 scores.resize(TILE_QUERIES.min(n) * places, 0.0);
                 for first in (0..n).step_by(TILE_QUERIES) {
                     let block = first..(first + TILE_QUERIES).min(n);
-                    packed.scores(kernels, reach.by_distance, &queries.panel(block.clone(), depth), scores);
+                    packed.scores(kernels, by_distance, &queries.panel(block.clone(), depth), scores);
                     for (i, query) in block.enumerate() {
                         let scores = &scores[i * places..][..n_lists];
                         chooser.nearest(scores, queries.unit[query], maxima, best);
                         chooser.sort(best);
-                        if let Some(wanted) = reach.wanted {
-                            wanted.follow(query, n_lists, best, |n_best, best| {
-                                largest(scores, n_best, maxima, best);
-                                best.sort_unstable_by(best_first);
-                            });
-                        }
+                        chooser.filter(query, best, |n_best, best| {
+                            largest(scores, n_best, maxima, best);
+                        });
                         self.go(kernels, of(query), best, probes);
                     }
                 }
             }
             Levels::Two(groups) => {
-                let step = groups::queries_at_once(groups.candidates(chooser.n_probe));
+                let candidates = groups.candidates(chooser.n_probe);
+                let step = groups::queries_at_once(candidates);
                 for first in (0..n).step_by(step) {
                     let block = first..(first + step).min(n);
-                    self.near(kernels, groups, (queries, block.clone()), &chooser, near, maxima);
-                    for (i, query) in block.enumerate() {
+                    self.near(
+                        kernels,
+                        groups,
+                        (queries, block.clone()),
+                        candidates,
+                        &chooser,
+                        levels,
+                        maxima,
+                    );
+                    for query in block.clone() {
+                        let (start, end) = levels.found[query - block.start];
                         best.clear();
-                        best.extend_from_slice(near.of(i));
-                        if let Some(wanted) = reach.wanted {
-                            wanted.follow(query, n_lists, best, |n_best, best| {
-                                let chooser = Chooser { n_probe: n_best, gap: None, ..chooser };
-                                let one = (queries, query..query + 1);
-                                self.near(kernels, groups, one, &chooser, far, maxima);
-                                best.clear();
-                                best.extend_from_slice(far.of(0));
-                            });
-                        }
+                        best.extend_from_slice(&levels.best[start..end]);
+                        let far = &mut levels.near;
+                        chooser.filter(query, best, |n_best, best| {
+                            let one = (queries, &[query as u32][..]);
+                            let wide = (by_distance, groups.candidates(n_best));
+                            groups.compare(kernels, self.centroids(), one, wide, None, far);
+                            largest(far.scores(0), n_best, maxima, best);
+                            best.iter_mut().for_each(|best| best.1 = far.list(0, best.1));
+                        });
                         self.go(kernels, of(query), best, probes);
                     }
                 }
@@ -299,26 +288,27 @@ impl Router {
     }
 
     /// The nearest lists of a block of queries, found by groups.
+    #[allow(clippy::too_many_arguments)]
     fn near(
         &self,
         kernels: &Kernels,
         groups: &Groups,
-        (queries, block): (&CodedQueries, Range<usize>),
-        chooser: &Chooser,
-        scratch: &mut LevelScratch,
+        (queries, block): (&CodedQueries, std::ops::Range<usize>),
+        mut candidates: usize,
+        chooser: &Chooser<'_>,
+        levels: &mut LevelScratch,
         maxima: &mut Vec<f32>,
     ) {
-        let LevelScratch { near, before, open, places, still_open, found, best, one } = scratch;
+        let LevelScratch { near, before, open, places, still_open, found, best, one } = levels;
         best.clear();
         found.clear();
         found.resize(block.len(), (0, 0));
         open.clear();
         open.extend(block.start as u32..block.end as u32);
-        let mut candidates = groups.candidates(chooser.n_probe);
         for round in 0..=groups::DOUBLINGS {
             let last = round == groups::DOUBLINGS || candidates == self.n_lists();
             let known = (round > 0).then_some((&*before, &places[..]));
-            let wide = (chooser.by_distance, candidates);
+            let wide = (chooser.reach.by_distance, candidates);
             groups.compare(kernels, self.centroids(), (queries, open), wide, known, near);
             still_open.clear();
             places.clear();
@@ -360,20 +350,17 @@ impl Router {
 }
 
 /// Chooses lists by scores: those of the lists that a query was compared with.
-#[derive(Clone, Copy)]
-struct Chooser {
+struct Chooser<'a> {
+    reach: Reach<'a>,
     n_probe: usize,
-    gap: Option<f32>,
     n_lists: usize,
-    /// Whether the nearest are to come first.
-    sorts: bool,
-    by_distance: bool,
+    is_single: bool,
 }
 
-impl Chooser {
+impl Chooser<'_> {
     /// The places of the nearest lists, in no order; `unit` is what scores are in units of.
     fn nearest(&self, scores: &[f32], unit: f32, maxima: &mut Vec<f32>, best: &mut Vec<(f32, u32)>) {
-        match self.gap {
+        match self.reach.gap.filter(|_| self.n_probe < self.n_lists) {
             None => largest(scores, self.n_probe, maxima, best),
             Some(gap) => within(scores, gap / unit, (self.n_probe * MOST).min(self.n_lists), maxima, best),
         }
@@ -381,28 +368,28 @@ impl Chooser {
 
     /// Puts the nearest list first if their order matters.
     fn sort(&self, best: &mut [(f32, u32)]) {
-        if self.sorts {
+        if self.is_single || self.reach.wanted.is_some() {
             best.sort_unstable_by(best_first);
         }
     }
-}
 
-impl Wanted<'_> {
-    /// Of the nearest lists those that a query is to go to now; `nearest` finds so many, nearest first.
-    fn follow(
+    /// Leaves of the nearest lists those that a filter lets a query go to; `farther` gives as many of the nearest as are
+    /// asked for, in no order.
+    fn filter(
         &self,
         query: usize,
-        n_lists: usize,
         best: &mut Vec<(f32, u32)>,
-        mut nearest: impl FnMut(usize, &mut Vec<(f32, u32)>),
+        mut farther: impl FnMut(usize, &mut Vec<(f32, u32)>),
     ) {
-        let (trail, n_within) = (&self.trails[self.queries[query] as usize], best.len());
+        let Some(Wanted { matches, trails, queries }) = self.reach.wanted else { return };
+        let (trail, n_within) = (&trails[queries[query] as usize], best.len());
         let mut n_best = n_within.max(1);
-        while n_best < n_lists && self.matches.n_in(best) < trail.wanted {
-            n_best = (n_best * FARTHER).min(n_lists);
-            nearest(n_best, best);
+        while n_best < self.n_lists && matches.n_in(best) < trail.wanted {
+            n_best = (n_best * FARTHER).min(self.n_lists);
+            farther(n_best, best);
+            best.sort_unstable_by(best_first);
         }
-        trail.cut(best, n_within, self.matches);
+        trail.cut(best, n_within, matches);
     }
 }
 
@@ -473,86 +460,8 @@ pub(super) fn best_first(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
-    use super::super::matches::tests::list as matches_list;
     use super::*;
-    use crate::live::RowSet;
-    use crate::random::Random;
-    use crate::work::Work;
-
-    /// Where filters lead is where they would if queries were compared with all centroids.
-    #[test]
-    fn filters_lead_to_the_same_lists() {
-        const DIM: usize = 12;
-        const LISTS: usize = 2500;
-        const ROWS: u32 = 4;
-        let kernels = Kernels::best();
-        let mut random = Random::new(3, 4);
-        let mut number = move || random.below(2001) as f32 / 1000.0 - 1.0;
-        let far: Vec<f32> = (0..8 * DIM).map(|_| 3.0 * number()).collect();
-        let mut near = |n: usize| -> Vec<f32> {
-            let of = |i: usize| far[i % 8 * DIM..][..DIM].iter();
-            (0..n).flat_map(|i| of(i).map(|c| c + number()).collect::<Vec<_>>()).collect()
-        };
-        let mut centroids = near(LISTS);
-        let grouping = Grouping::new(&mut centroids, DIM, 1, &Work::inline()).unwrap();
-        let flat = Router::new(kernels, Metric::Euclidean, DIM, centroids.clone());
-        let two = Router::two_level(kernels, Metric::Euclidean, DIM, centroids, grouping);
-        let lists: Vec<_> = (0..LISTS as u32)
-            .map(|list| matches_list(&Vec::from_iter(ROWS * list..ROWS * list + ROWS)))
-            .collect();
-        let framed = near(60);
-        let mut codes = CodedQueries::default();
-        codes.code(kernels, &framed, DIM, &[0.0; DIM]);
-        let n = 60u32;
-        let n_rows = LISTS as u32 * ROWS;
-        let sets: [RowSet; 5] = [
-            (0..n_rows).filter(|row| row % 3 != 0).collect(),
-            (0..n_rows).filter(|row| row % 600 == 1).collect(),
-            // Only near some of the queries, and far from others.
-            (0..1000).collect(),
-            (5000..5003).collect(),
-            RowSet::first(0),
-        ];
-        for (number, selected) in sets.iter().enumerate() {
-            let words = selected.all_words();
-            let matches = Matches::new(&lists, &words, None);
-            for (wanted, gap) in [(1, None), (15, Some(0.2)), (200, None), (1 << 40, None)] {
-                let both = [&flat, &two].map(|router| {
-                    let mut trails: Vec<Trail> = (0..n).map(|_| Trail::default()).collect();
-                    trails.iter_mut().for_each(|trail| trail.begin(wanted));
-                    let (mut probes, mut scratch) = (Probes::default(), Scratch::default());
-                    let mut all: Vec<Vec<u32>> = vec![Vec::new(); n as usize];
-                    for _ in 0..3 {
-                        let queries: Vec<u32> = (0..n).collect();
-                        let wanted = Wanted { matches: &matches, trails: &trails, queries: &queries };
-                        let reach = Reach { n_probe: 8, gap, wanted: Some(wanted), by_distance: false };
-                        router.route(kernels, &framed, &codes, reach, &mut probes, &mut scratch);
-                        for (query, all) in all.iter_mut().enumerate() {
-                            let lists = &probes.lists[probes.of(query)];
-                            trails[query].follow(lists, &matches);
-                            all.extend(lists);
-                        }
-                    }
-                    all
-                });
-                let (mut found, mut expected) = (0, 0);
-                for (flat, two) in both[0].iter().zip(&both[1]) {
-                    let set: HashSet<&u32> = two.iter().collect();
-                    assert_eq!(set.len(), two.len(), "a list twice");
-                    assert!(two.iter().all(|&list| matches.n(list) > 0));
-                    let met = |lists: &[u32]| lists.iter().map(|&list| matches.n(list)).sum::<u64>();
-                    assert!(met(two) >= wanted.min(selected.len() as u64), "{number} {wanted}");
-                    expected += flat.len();
-                    found += flat.iter().filter(|list| set.contains(list)).count();
-                }
-                assert!(found * 100 >= expected * 99, "{number} {wanted}: {found} of {expected}");
-            }
-        }
-    }
+    use proptest::prelude::*;
 
     proptest! {
         #[test]
