@@ -6,7 +6,7 @@ import importlib.util
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -286,11 +286,12 @@ class Session:
         measured = f"{value['ratio']:.2f} × (turns {low:.2f} – {high:.2f})"
         self.claim(f"{text} ({slower.label})", f"≥ {target:g} ×", measured, value["ratio"] >= target)
 
-    def claim_at_recalls(self, target: float) -> None:
-        """States that this library, tuned as its peers were, is at least so many times as fast as the best of them, at
-        each recall that was measured."""
+    def claim_at_recalls(self, targets: Mapping[float, float]) -> None:
+        """States that this library, tuned as its peers were, is at least so many times as fast as the best of them, by
+        the recall."""
         for key, found in self.at_recall.items():
             own, peer = sweep.best_own(found), sweep.best_peer(found)
+            target = targets[float(key.rpartition(" ")[2])]
             text = f"{key}: against the best peer"
             if own is None or peer is None:
                 self.claim(text, f"≥ {target:g} ×", "not measured", None)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SETS = ("wordnet", "photos", "photos1m", "patches", "synthetic500k")
 PEERS = ("nearest", "faiss", "scann", "svs", "hnswlib")
-TARGET = 1.0
+TARGETS = {0.9: 1.0, 0.95: 1.0, 0.99: 1.0}
 
 
 def measure(session: Session) -> None:
@@ -35,4 +35,4 @@ def measure(session: Session) -> None:
 
 
 def claims(session: Session) -> None:
-    session.claim_at_recalls(TARGET)
+    session.claim_at_recalls(TARGETS)
