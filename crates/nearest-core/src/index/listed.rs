@@ -298,7 +298,7 @@ fn default_pool(lists: &Lists, spec: &super::Spec, k: usize, is_filtered: bool) 
     let lost = f64::from(loss.error) / f64::from(loss.spread).max(1e-30);
     let pool = (k as f64 * (1.0 + 8.0 * lost) + 4.0 + 10.0 * lost) as usize;
     // What loses nothing chooses as well among any rows.
-    if is_filtered && lost > 0.0 { FILTERED * pool } else { pool }
+    if is_filtered && lost > 0.0 { pool.saturating_mul(FILTERED) } else { pool }
 }
 
 /// Vectors of this kind in that of `encoding`.
