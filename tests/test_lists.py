@@ -40,6 +40,8 @@ def made(encoding: str = "float32", rerank: str | None = None, n: int = 3000, **
 
 def vectors_of(encoding: str, n: int = 3000, seed: int = 1) -> np.ndarray:
     vectors = groups(n, 8, seed)
+    if encoding == "int8":
+        return (10 * vectors).round().clip(-128, 127).astype("i1")
     return (10 * vectors + 128).round().clip(0, 255).astype("u1") if encoding == "uint8" else vectors
 
 
@@ -463,6 +465,50 @@ def test_an_index_is_the_same_wherever_it_goes(encoding: str, rerank: str | None
     ):
         with pytest.raises(ReadOnlyError, match="memory_map=False"):
             change()
+
+
+@pytest.mark.parametrize("encoding", ["float32", "float16", "uint8", "int8", "scalar4", "product(4, 8)"])
+@pytest.mark.parametrize("rerank", [None, "scalar8", "float16"])
+def test_shards_of_one_kind_are_merged_without_loss(encoding: str, rerank: str | None, tmp_path: Path) -> None:
+    if rerank and "(" not in encoding and not encoding.startswith("scalar"):
+        pytest.skip("only short codes are compared again")
+    vectors, queries = vectors_of(encoding, 6000, 1), vectors_of(encoding, 50, 2)
+    first = Index(8, encoding=encoding, rerank=rerank, structure=Lists(40))
+    first.add(vectors[:2000])
+    shards = [first.empty_copy() for _ in range(2)]
+    for i, shard in enumerate(shards):
+        assert len(shard) == 0
+        shard.add(vectors[2000 * (i + 1) :][:2000], np.arange(2000 * (i + 1), 2000 * (i + 2)))
+    # An empty one is kept in a file as any other.
+    first.empty_copy().save(tmp_path / "empty")
+    assert len(nearest.open(tmp_path / "empty")) == 0
+    shards[1].remove(np.arange(5000, 5100))
+    shards[1].save(tmp_path / "shard")
+    merged, added = first.copy(), first.copy()
+    for shard in (shards[0], nearest.open(tmp_path / "shard")):
+        assert merged.merge(shard).tolist() == shard.ids.tolist()
+    rest = np.concatenate([np.arange(2000, 5000), np.arange(5100, 6000)])
+    added.add(vectors[rest], rest)
+    # As if all vectors had been added to one index.
+    assert merged.ids.tolist() == added.ids.tolist()
+    assert np.array_equal(merged.get(rest), added.get(rest))
+    for effort in (3, 40):
+        one, other = (index.search(queries.astype("f4"), 10, effort=effort) for index in (merged, added))
+        assert np.array_equal(one.ids, other.ids)
+        assert np.array_equal(one.distances, other.distances)
+    before = pickle.dumps(merged)
+    with pytest.raises(ArgumentError, match="are in the index already"):
+        merged.merge(shards[0])
+    assert pickle.dumps(merged) == before
+
+
+def test_an_empty_copy_of_what_has_no_lists_is_an_empty_index() -> None:
+    for index in (Index(4, encoding="uint8"), Index(4, structure=Lists(8)), Index(4, encoding="scalar4")):
+        other = index.empty_copy()
+        assert (other.structure, other.encoding, len(other)) == (index.structure, index.encoding, 0)
+        other.add(np.eye(4, dtype="uint8"))
+        assert other.search(np.eye(4, dtype="f4")[1], 1).ids.tolist() == [1]
+        assert len(index) == 0
 
 
 def test_shards_are_merged(tmp_path: Path) -> None:

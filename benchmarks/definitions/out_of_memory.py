@@ -2,8 +2,8 @@
 
 The system refuses that process any more (`RLIMIT_DATA`: all private memory; pages of mapped files do not count). It
 builds from the mapped file as anybody would, saves, opens what it saved by map, and answers queries, which are vectors
-with noise; the truth is exact search through the same mapped file. Beside it, the same vectors in four shards of their
-own indexes, merged.
+with noise; the truth is exact search through the same mapped file. Beside it, the same vectors in four shards, merged:
+the first makes lists for all, the others are filled from empty copies of it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 N, DIM, CENTRES, N_QUERIES, K = 1_310_720, 768, 3000, 500, 10
 LIMIT = 1_500_000_000
 RECALL, LEAST = 0.9, 0.88
+# Vectors that a shard is given at once.
+BLOCK = 1 << 16
 
 _got: dict[str, Any] = {}
 
@@ -93,20 +95,26 @@ def shards(path: str, n: int) -> dict[str, Any]:
     """Called in a process of its own: four files, then one of all of them."""
     import nearest
     import numpy as np
+    from nearest.tune import lists_for
 
     limited = _Limited()
     vectors = np.load(path, mmap_mode="r")
     started = time.perf_counter()
-    parts = []
-    for i in range(4):
-        rows = slice(i * n // 4, (i + 1) * n // 4)
-        ids = np.arange(rows.start, rows.stop)
-        part = nearest.build(
-            vectors[rows], ids=ids, metric="cosine", workload="batch", memory="low", recall=RECALL, progress=False
-        )
-        parts.append(f"{path}.{i}.nearest")
-        part.save(parts[-1])
-        del part
+    parts = [f"{path}.{i}.nearest" for i in range(4)]
+    rows = [slice(i * n // 4, (i + 1) * n // 4) for i in range(4)]
+    structure = nearest.Lists(lists_for(n))
+    first = nearest.build(
+        vectors[rows[0]], metric="cosine", structure=structure, memory="low", recall=RECALL, progress=False
+    )
+    first.save(parts[0])
+    for path_of_part, of_part in zip(parts[1:], rows[1:], strict=True):
+        shard = first.empty_copy()
+        for start in range(of_part.start, of_part.stop, BLOCK):
+            ids = np.arange(start, min(start + BLOCK, of_part.stop))
+            shard.add(vectors[ids[0] : ids[-1] + 1], ids)
+        shard.save(path_of_part)
+        del shard
+    del first
     merged = nearest.open(parts[0], memory_map=False)
     for part in parts[1:]:
         merged.merge(nearest.open(part))

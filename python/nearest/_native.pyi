@@ -115,6 +115,8 @@ class Index:
         progress: Progress,
     ) -> None:
         """Makes the lists of an index that is to hold `n` vectors like these, or like some rows of them."""
+    def empty_copy(self) -> Index:
+        """An empty index whose lists were made as this one's."""
     def set_calibration(self, text: str) -> None:
         """Keeps text with the index; an empty one is forgotten."""
     def remove(self, ids: Ids) -> int:
@@ -144,6 +146,9 @@ class Stage:
         """`vectors`: (n, dim) float32, or the dtype of the encoding; packed bits for binary. Refuses NaN, infinity,
         values the encoding cannot hold, zero vectors under cosine and angular, ids that are there (unless `commit`
         replaces them), repeated ids, negative ids, the wrong kind of ids."""
+    def append_from(self, snapshot: Snapshot) -> bool:
+        """All vectors of another index with their ids, codes as they are; False, and nothing is staged, where its lists
+        were not made as those of this one."""
     def commit(self, replace: bool, n_threads: int | None, progress: Progress) -> Ids:
         """Publishes all blocks at once; `replace`: rows that have these ids go in the same instant. Returns the ids."""
 

@@ -381,13 +381,16 @@ class Index:
     def merge(self, other: Index) -> NDArray[Any]:
         """Add all vectors of another index, with their ids: all of them or, after an error or Ctrl-C, none.
 
-        Shards of a set that is too large for one machine are built apart, with ids of their own, and merged here.
+        Shards of a set that is too large for one machine are built apart, with ids of their own, and merged here. Those
+        that come from an `empty_copy` of one index have the same lists and codes: these are taken over as they are, fast
+        and without loss. Vectors of other shards are coded anew.
 
         Parameters
         ----------
         other : Index
             Of the same dim and metric; it is not changed, and may be memory-mapped. Where it keeps only short codes,
-            the vectors that these stand for are added (see `get`).
+            and lists of its own, the vectors that these stand for are added (see `get`), so that what codes lose is
+            lost twice: build such shards from an `empty_copy`, or calibrate what was merged with `queries` of your own.
 
         Returns
         -------
@@ -411,6 +414,8 @@ class Index:
         ids = snapshot.ids()
         stage = self._native.stage()
         try:
+            if stage.append_from(snapshot):
+                return arrays.ids_array(stage.commit(False, None, None))
             step = arrays.block_rows(self._width, arrays.FLOAT32)
             for start in range(0, len(snapshot), step):
                 part = ids[start : start + step]
@@ -419,6 +424,29 @@ class Index:
         finally:
             self._efforts.clear()
             del stage
+
+    def empty_copy(self) -> Index:
+        """An index without vectors whose lists and codes are those of this one, to build shards that `merge` well.
+
+        Lists and codes are made from the first vectors that an index gets, or from all that `build` is given. Shards
+        that share them are as good together as one index of all vectors, if what they were made from is like all of
+        these: a random sample is.
+
+        Returns
+        -------
+        Index
+
+        Examples
+        --------
+        >>> import numpy, nearest
+        >>> vectors = numpy.random.default_rng(0).normal(size=(4_000, 8)).astype("float32")
+        >>> whole = nearest.build(vectors[::2], ids=range(0, 4_000, 2), structure=nearest.Lists(32), encoding="scalar4")
+        >>> shard = whole.empty_copy()
+        >>> _ = shard.add(vectors[1::2], range(1, 4_000, 2))
+        >>> len(whole.merge(shard)), len(whole)
+        (2000, 4000)
+        """
+        return Index._of(self._native.empty_copy())
 
     def remove(self, ids: IdsLike | Id) -> int:
         """Remove the vectors with these ids; ids that are not there are no error.

@@ -13,7 +13,7 @@ use crate::random::Random;
 const ROUNDS: (usize, usize) = (3, 4);
 
 /// An orthonormal map of vectors of `dim` components, the same for the same seed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rotation {
     dim: usize,
     seed: u64,

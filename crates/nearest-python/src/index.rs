@@ -120,6 +120,10 @@ impl Index {
         enter(py, n_threads, progress, |work| self.0.train_on(n, values, &rows, work))
     }
 
+    fn empty_copy(&self, py: Python<'_>) -> PyResult<Self> {
+        enter(py, Some(1), None, |_| self.0.empty_copy()).map(Arc::new).map(Self)
+    }
+
     fn set_calibration(&self, py: Python<'_>, text: &str) -> PyResult<()> {
         enter_with_caller(py, |caller| self.0.set_calibration(text, caller))
     }
@@ -196,6 +200,14 @@ impl Stage {
         enter(py, n_threads, progress, |work| {
             let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             stage.as_mut().map(|stage| stage.append(values, ids, work)).transpose()
+        })?
+        .ok_or_else(|| Self::over(py))
+    }
+
+    fn append_from(&self, py: Python<'_>, snapshot: &Snapshot) -> PyResult<bool> {
+        enter(py, None, None, |work| {
+            let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            stage.as_mut().map(|stage| stage.append_from(&snapshot.0, work)).transpose()
         })?
         .ok_or_else(|| Self::over(py))
     }

@@ -16,7 +16,7 @@ use super::{CodeTerms, CoderScratch, ShortEncoding};
 const PLANES: [u32; 3] = [4, 2, 1];
 
 /// Levels of an even grid, `bits` a component.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GridCoder {
     dim: usize,
     bits: u32,

@@ -157,6 +157,17 @@ pub enum Coder {
     Product(ProductCoder),
 }
 
+/// Whether codes mean the same.
+impl PartialEq for Coder {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Coder::Grid(one), Coder::Grid(other)) => one == other,
+            (Coder::Product(one), Coder::Product(other)) => one.state() == other.state(),
+            _ => false,
+        }
+    }
+}
+
 impl Coder {
     /// A coder for vectors like those of `sample`, row-major. Only `product` looks at it.
     pub fn train(

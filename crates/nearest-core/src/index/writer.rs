@@ -212,14 +212,7 @@ impl Writer {
         self.shadow_writers.clear();
         let rows: Vec<Row> = dead.iter().flat_map(|&chunk| before.live.iter_in(chunk)).collect();
         let ids = before.ids.list(rows.iter().copied());
-        let ranges = match (&mut self.vectors, &before.vectors) {
-            (VectorsWriter::Float32(writer), Vectors::Float32(column)) => copy(writer, column, &rows),
-            (VectorsWriter::Float16(writer), Vectors::Float16(column)) => copy(writer, column, &rows),
-            (VectorsWriter::BFloat16(writer), Vectors::BFloat16(column)) => copy(writer, column, &rows),
-            (VectorsWriter::Int8(writer), Vectors::Int8(column)) => copy(writer, column, &rows),
-            (VectorsWriter::UInt8(writer), Vectors::UInt8(column)) => copy(writer, column, &rows),
-            _ => unreachable!("a writer writes what its index holds"),
-        }?;
+        let ranges = copied(&mut self.vectors, &before.vectors, &rows)?;
         self.ids.stage(before.vectors.n_rows(), &ids, &ranges)?;
         let mut live = before.live.clone();
         dead.iter().for_each(|&chunk| live.clear_chunk(chunk));
@@ -295,6 +288,18 @@ impl Writer {
     }
 }
 
+/// Stages rows of vectors as they are, in ascending order of rows.
+fn copied(writer: &mut VectorsWriter, vectors: &Vectors, rows: &[Row]) -> Result<Vec<Range<Row>>> {
+    match (writer, vectors) {
+        (VectorsWriter::Float32(writer), Vectors::Float32(column)) => copy(writer, column, rows),
+        (VectorsWriter::Float16(writer), Vectors::Float16(column)) => copy(writer, column, rows),
+        (VectorsWriter::BFloat16(writer), Vectors::BFloat16(column)) => copy(writer, column, rows),
+        (VectorsWriter::Int8(writer), Vectors::Int8(column)) => copy(writer, column, rows),
+        (VectorsWriter::UInt8(writer), Vectors::UInt8(column)) => copy(writer, column, rows),
+        _ => unreachable!("what is of one encoding is kept alike"),
+    }
+}
+
 fn copy<T: Kind>(writer: &mut ColumnWriter<T>, column: &Column<T>, rows: &[Row]) -> Result<Vec<Range<Row>>> {
     let width = column.width();
     writer.stage(rows.len(), |part, out| {
@@ -355,6 +360,18 @@ impl Index {
         let after = Snapshot::clone(&before).listed(Some(lists), &self.allocator, work)?;
         self.current.store(Arc::new(after));
         Ok(())
+    }
+
+    /// An empty index whose lists were made as this one's: what is added to it can be carried over by
+    /// [`Stage::append_from`]. An error where there are none yet.
+    pub fn empty_copy(&self) -> Result<Self> {
+        let before = self.snapshot();
+        let empty = Snapshot::empty(self.spec);
+        let after = match &before.lists {
+            Some(lists) => empty.listed(Some(lists.without_rows()), &self.allocator, &Work::inline())?,
+            None => empty,
+        };
+        Ok(Self::from_snapshot(after, false, self.allocator.clone()))
     }
 
     /// Keeps what was measured of this index, as text; an empty one forgets it.
@@ -462,26 +479,7 @@ impl Stage {
             )));
         }
         let n = values.len() / width;
-        if let Some(ids) = &ids {
-            if ids.len() != n {
-                return Err(Error::argument(format!(
-                    "ids must be as many as vectors, {n}, got {}",
-                    ids.len()
-                )));
-            }
-            ids.check()?;
-            self.index.snapshot().ids.check_kind(ids)?;
-        }
-        match (&mut self.ids, ids) {
-            (mine, ids) if self.n_staged == 0 => *mine = ids,
-            (None, None) => {}
-            (Some(mine), Some(ids)) if mine.kind() == ids.kind() => mine.extend(ids),
-            _ => {
-                return Err(Error::argument(
-                    "ids must be given for all vectors of a change, of one kind, or for none",
-                ));
-            }
-        }
+        self.take_ids(n, ids)?;
         if spec.encoding == Encoding::Binary {
             let Values::UInt8(bytes) = values else {
                 return Err(Error::argument(format!(
@@ -515,6 +513,63 @@ impl Stage {
         self.ranges.extend(ranges);
         self.n_staged += n;
         Ok(())
+    }
+
+    fn take_ids(&mut self, n: usize, ids: Option<IdList>) -> Result<()> {
+        if let Some(ids) = &ids {
+            if ids.len() != n {
+                return Err(Error::argument(format!(
+                    "ids must be as many as vectors, {n}, got {}",
+                    ids.len()
+                )));
+            }
+            ids.check()?;
+            self.index.snapshot().ids.check_kind(ids)?;
+        }
+        match (&mut self.ids, ids) {
+            (mine, ids) if self.n_staged == 0 => *mine = ids,
+            (None, None) => {}
+            (Some(mine), Some(ids)) if mine.kind() == ids.kind() => mine.extend(ids),
+            _ => {
+                return Err(Error::argument(
+                    "ids must be given for all vectors of a change, of one kind, or for none",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages all vectors of another index with their ids, their codes as they are; false, and nothing is staged, where its
+    /// lists were not made as those of this one.
+    pub fn append_from(&mut self, other: &Snapshot, work: &Work<'_>) -> Result<bool> {
+        let snapshot = self.index.snapshot();
+        let (Some(lists), Some(others)) = (&snapshot.lists, &other.lists) else { return Ok(false) };
+        let (spec, of_other) = (self.index.spec(), other.spec());
+        let alike = (spec.metric, spec.encoding, spec.rerank)
+            == (of_other.metric, of_other.encoding, of_other.rerank);
+        if !alike || !lists.is_trained_as(others) {
+            return Ok(false);
+        }
+        let rows: Vec<Row> = other.live.iter().collect();
+        let n = rows.len();
+        let n_bytes = others.lists.iter().map(|list| list.n_bytes() as u64).sum();
+        work.check_memory(Some(n_bytes), "the codes of another index")?;
+        self.take_ids(n, (n > 0).then(|| other.ids.list(rows.iter().copied())))?;
+        let writer = self.writer.as_mut().expect("a stage has the writer");
+        let ranges = copied(&mut writer.vectors, &other.vectors, &rows)?;
+        let staged: Vec<Row> = ranges.iter().cloned().flatten().collect();
+        let number = |row: Row| rows.binary_search(&row).ok().map(|at| staged[at]);
+        let (entries, distance) = (others.entries_of(number), others.distance_of(n));
+        let mut found = RowSet::default();
+        found.insert(entries.terms.iter().map(|term| term.row));
+        if found.len() != n {
+            // Only a damaged file lacks some.
+            return Err(Error::format(format!("{} of {n} rows are in no list", n - found.len())));
+        }
+        self.coded.append(Coded { entries, kept: Vec::new(), distance });
+        self.ranges.extend(ranges);
+        self.n_staged += n;
+        Ok(true)
     }
 
     /// Publishes all that was staged, at once; with `replace`, vectors that had these ids go in the same instant.

@@ -51,7 +51,7 @@ pub struct Loss {
 }
 
 /// What the bytes of a panel are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Codec {
     /// Vectors of uint8 as they are.
     UInt8,

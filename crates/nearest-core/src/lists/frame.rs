@@ -9,7 +9,7 @@ use crate::metric::Metric;
 use crate::rotation::Rotation;
 
 /// A change of coordinates.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
     metric: Metric,
     /// What is subtracted, in the original coordinates; of normalised vectors where only directions count.

@@ -14,12 +14,14 @@
 //! | `train.rs` | frame, centroids and coders for rows like those of a sample |
 //! | `assign.rs` | the lists that rows go to, and rows on their way there |
 //! | `update.rs` | lists with rows added, dead rows dropped, or rows renumbered |
+//! | `carry.rs` | rows that come from lists that were trained alike |
 //!
 //! A list is a small exact search: its rows are packed as [`crate::exact`] packs them, multiplied with all queries that
 //! came to it, and compared in registers with what each query has found so far.
 
 mod assign;
 mod block;
+mod carry;
 mod coding;
 mod frame;
 mod groups;

@@ -1,0 +1,51 @@
+//! Rows that come from lists that were trained alike: their codes mean the same in both, and are not made again.
+//!
+//! Rows of which only codes are known lose by being coded a second time. (4 bits, 1.3 million rows of four shards: recall@10
+//! 0.932 in one index, 0.865 where the shards' codes were decoded and coded anew.)
+
+use super::{Entries, Lists};
+use crate::column::Row;
+
+impl Lists {
+    /// The same, without rows.
+    pub fn without_rows(&self) -> Self {
+        let lists = (0..self.n_lists()).map(|_| std::sync::Arc::default()).collect();
+        Self { added: (0, 0.0), n_rows: 0, lists: std::sync::Arc::new(lists), ..self.clone() }
+    }
+
+    /// Whether a row has the same codes in both, in lists of the same numbers.
+    pub fn is_trained_as(&self, other: &Self) -> bool {
+        let (router, others) = (&self.router, &other.router);
+        self.coding.frame() == other.coding.frame()
+            && self.coding.codec() == other.coding.codec()
+            && self.second.as_ref().map(|second| &second.coder)
+                == other.second.as_ref().map(|second| &second.coder)
+            && router.centroids() == others.centroids()
+    }
+
+    /// The entries of some rows; `number` gives the numbers that they are to have, and nothing for all others.
+    pub fn entries_of(&self, number: impl Fn(Row) -> Option<Row>) -> Entries {
+        let code_bytes = self.coding.code_bytes();
+        let mut entries = Entries::default();
+        for (list, of) in self.lists.iter().enumerate() {
+            for block in &of.blocks {
+                for (at, row) in block.rows().enumerate() {
+                    let Some(row) = number(row) else { continue };
+                    entries.lists.push(list as u32);
+                    entries.terms.push(super::Term { row, ..block.term(at) });
+                    let start = entries.codes.len();
+                    entries.codes.resize(start + code_bytes, 0);
+                    block.code(&self.coding, at, &mut entries.codes[start..]);
+                }
+            }
+        }
+        entries
+    }
+
+    /// The sum of squared distances from centroids of `n` rows like those it holds, as far as it is known.
+    pub fn distance_of(&self, n: usize) -> f64 {
+        let (n_added, sum) = self.added;
+        let mean = if n_added == 0 { self.distance } else { sum / n_added as f64 };
+        mean * n as f64
+    }
+}
