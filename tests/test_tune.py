@@ -109,9 +109,9 @@ def test_batches_of_queries_get_lists() -> None:
     assert chosen() == chosen(workload="batch", recall=1) == "Exact() float32 None"
     assert chosen(workload="batch", n=19_000) == "Exact() float32 None"
     assert chosen(workload="batch", metric="manhattan") == "Exact() float32 None"
-    assert chosen(workload="batch").startswith("Lists(416) scalar8")
-    assert chosen(workload="batch", encoding="float32") == "Lists(416) float32 None"
-    assert chosen(workload="batch", encoding="scalar4") == "Lists(416) scalar4 scalar8"
+    assert chosen(workload="batch").startswith("Lists(288) scalar8")
+    assert chosen(workload="batch", encoding="float32") == "Lists(288) float32 None"
+    assert chosen(workload="batch", encoding="scalar4") == "Lists(288) scalar4 scalar8"
     assert chosen(structure=Lists(50), encoding="product(3, 8)") == "Lists(50) product(3, 8) scalar8"
     assert chosen(structure=Lists(50, spill=1), encoding="scalar4", memory="low") == "Lists(50, spill=1.0) scalar4 None"
     assert chosen(encoding="rabitq(2)") == "Exact() rabitq(2) scalar8"
@@ -141,7 +141,7 @@ def test_it_says_what_it_chose_and_why() -> None:
     for words in (
         "scalar8 kept 9",
         "of the 10 nearest in a sample, and lists lose the rest",
-        "nearest of 384 lists",
+        "nearest of 256 lists",
         "measured on 1,000 queries against 20,000 vectors: recall 0.9 at effort",
         "searches that say nothing aim at recall 0.9",
         "distances are those of the scalar8 codes, which get() reads too",

@@ -102,7 +102,7 @@ def shards(path: str, n: int) -> dict[str, Any]:
     started = time.perf_counter()
     parts = [f"{path}.{i}.nearest" for i in range(4)]
     rows = [slice(i * n // 4, (i + 1) * n // 4) for i in range(4)]
-    structure = nearest.Lists(lists_for(n))
+    structure = nearest.Lists(lists_for(n, "batch"))
     first = nearest.build(
         vectors[rows[0]], metric="cosine", structure=structure, memory="low", recall=RECALL, progress=False
     )

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 KS = (1, 10, 100)
 # Queries that are held out where none are given.
 N_QUERIES = 1000
-# Queries that are enough for 100 neighbors and more.
-_LARGE_K_QUERIES = 400
+# Queries that are enough for 100 neighbors and more, and for 10 and more where recall is high: queries differ little
+# then.
+_LARGE_K, _LARGE_K_QUERIES = 100, 300
+_SURE, _SURE_K, _SURE_QUERIES = 0.97, 10, 400
 # Recall that nobody waits for: no effort beyond it is measured.
 _ENOUGH = 0.995
+# Where twice the effort leaves more than this share of what was missing, codes lose the rest.
+_SATURATED = 0.7
 # Recalls that are asked for most.
 _WANTED = (0.9, 0.95, 0.99)
 # Efforts that differ by less than this factor (its logarithm) need no measurement between them.
@@ -201,35 +205,40 @@ def measure(
     curves: dict[int, tuple[CalibrationPoint, ...]] = {}
     far: dict[int, float] = {}
     for known in ks:
-        # Many neighbors of few queries say as much as few of many.
-        n_queries = len(truth[1]) if known < 100 else min(len(truth[1]), _LARGE_K_QUERIES)
-        right = truth[0][:n_queries], truth[1][:n_queries]
         points: dict[int, CalibrationPoint] = {}
 
-        def add(
-            effort: int,
-            known: int = known,
-            right: tuple[NDArray[Any], NDArray[np.float32]] = right,
-            points: dict[int, CalibrationPoint] = points,
-        ) -> float:
-            ids, distances = search(known, effort, len(right[1]))
-            point = _point(effort, shares_found(ids, right, known))
+        def add(effort: int, known: int = known, points: dict[int, CalibrationPoint] = points) -> float:
+            n_queries = queries_for(known, len(truth[1]))
+            if known >= _SURE_K and any(other.mean >= _SURE for at, other in points.items() if at < effort):
+                n_queries = min(n_queries, _SURE_QUERIES)
+            ids, distances = search(known, effort, n_queries)
+            point = _point(effort, shares_found(ids, (truth[0][:n_queries], truth[1][:n_queries]), known))
             if point.mean >= max((other.mean for other in points.values()), default=0.0):
                 # As searches will see them: the distances of codes are not those of the vectors.
                 far[known] = float(np.quantile(distances[:, known - 1], _FAR_QUANTILE))
             points[effort] = point
             return point.mean
 
-        effort = 1
-        while add(effort) < _ENOUGH and effort < most:
-            effort = min(2 * effort, most)
+        asked = _WANTED if recall is None else (*_WANTED, recall)
+        effort, reached = 1, add(1)
+        while reached < _ENOUGH and effort < most:
+            # Recall below what 4 lists find is hardly ever asked for.
+            before, effort = reached, min(max(2 * effort, 4), most)
+            reached = add(effort)
+            if reached >= _aim(max(asked)) and 1 - reached > _SATURATED * (1 - before):
+                break
         # Once more between two of these, where searches will look most.
-        for wanted in _WANTED if recall is None else (*_WANTED, recall):
+        for wanted in asked:
             between = round(_effort(_curve(points), wanted, most))
             if min(abs(math.log(between / there)) for there in points) > _APART:
                 add(between)
         curves[known] = _curve(points)
     return _worded(curves, len(truth[1]), n_vectors, recall, far, most)
+
+
+def queries_for(k: int, n_queries: int) -> int:
+    """How many of the queries `k` neighbors are measured on: many of few queries say as much as few of many."""
+    return min(n_queries, _LARGE_K_QUERIES) if k >= _LARGE_K else n_queries
 
 
 def shares_found(found: NDArray[Any], truth: tuple[NDArray[Any], NDArray[np.float32]], k: int) -> NDArray[np.float64]:
@@ -274,9 +283,14 @@ def _missing(recall: float) -> float:
     return math.log(max(1.0 - recall, 1e-4))
 
 
+def _aim(recall: float) -> float:
+    """A little more than the recall that is asked for."""
+    return min(recall + _MARGIN * (1.0 - recall), 1.0)
+
+
 def _effort(curve: tuple[CalibrationPoint, ...], recall: float, n_lists: int) -> float:
     """Where a curve reaches a recall, and a little of what is missing to 1 on top."""
-    wanted = min(recall + _MARGIN * (1.0 - recall), 1.0)
+    wanted = _aim(recall)
     before: CalibrationPoint | None = None
     for point in curve:
         effort = float(point.effort or 1)

@@ -362,7 +362,7 @@ class Index:
             if not n:
                 # Neither kind of ids is chosen by none of them.
                 named = None
-        dtype = arrays.native_dtype(matrix.dtype, self.encoding)
+        dtype = self._taken_as(matrix.dtype)
         stage = self._native.stage()
         try:
             for start, block in arrays.blocks(matrix, dtype, "vectors"):
@@ -378,12 +378,21 @@ class Index:
             # A kept traceback keeps this frame, and a living stage keeps other writers out.
             del stage
 
+    def _taken_as(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """What vectors of `dtype` are converted to before they are added."""
+        rerank = self._native.rerank
+        coded = is_short(self.encoding) and (rerank is None or rerank == "float16" or is_short(rerank))
+        # What waits for lists is kept as float32; what is coded at once is read as it is.
+        if dtype == np.float16 and coded and self._native.snapshot().is_trained:
+            return dtype
+        return arrays.native_dtype(dtype, self.encoding)
+
     def merge(self, other: Index) -> NDArray[Any]:
         """Add all vectors of another index, with their ids: all of them or, after an error or Ctrl-C, none.
 
-        Shards of a set that is too large for one machine are built apart, with ids of their own, and merged here. Those
-        that come from an `empty_copy` of one index have the same lists and codes: these are taken over as they are, fast
-        and without loss. Vectors of other shards are coded anew.
+        Shards of a set that is too large for one machine are built apart, with ids of their own, and merged here.
+        Those that come from an `empty_copy` of one index have the same lists and codes: these are taken over as they
+        are, fast and without loss. Vectors of other shards are coded anew.
 
         Parameters
         ----------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import arrays
-from .calibration import N_QUERIES
+from .calibration import N_QUERIES, queries_for
 from .distances import knn
 from .errors import ArgumentError
 from .index import Index
@@ -124,7 +124,7 @@ def build(
     >>> vectors = numpy.random.default_rng(0).normal(size=(30_000, 8)).astype("float32")
     >>> index = nearest.build(vectors, workload="batch", recall=0.9)
     >>> index.structure, index.encoding
-    (Lists(448), 'scalar8')
+    (Lists(320), 'scalar8')
     >>> nearest.recall(index.search(vectors[:100]), nearest.knn(vectors, vectors[:100])) > 0.85
     True
     """
@@ -245,7 +245,7 @@ class _Plan:
         # An error before anything is tried out.
         Index(self.width, metric=self.metric, structure=structure, encoding=own if encoding == "auto" else encoding)
         if isinstance(structure, Lists) and structure.n_lists is None:
-            n_lists = min(lists_for(self.n), max(1, self.n))
+            n_lists = min(lists_for(self.n, self.workload), max(1, self.n))
             structure = Lists(n_lists, spill=structure.spill)
         self.held = self._held_out(queries)
         try:
@@ -429,7 +429,20 @@ class _Plan:
         self, queries: NDArray[np.float32], ids: NDArray[Any], n: int
     ) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """The true neighbors among the vectors that are not held out."""
-        wanted = min(max(100, self.k), n)
+        # Many neighbors are measured on few of the queries.
+        n_large = queries_for(max(100, self.k), len(queries))
+        positions, distances = self._nearest_kept(queries[:n_large], min(max(100, self.k), n))
+        if n_large < len(queries):
+            few = self._nearest_kept(queries[n_large:], min(max(10, self.k if self.k < 100 else 1), n))
+            n_columns = min(few[0].shape[1], positions.shape[1])
+            rest = np.zeros((len(queries) - n_large, positions.shape[1]), positions.dtype)
+            beyond = np.full(rest.shape, np.inf, distances.dtype)
+            rest[:, :n_columns], beyond[:, :n_columns] = (found[:, :n_columns] for found in few)
+            positions, distances = np.concatenate([positions, rest]), np.concatenate([distances, beyond])
+        return ids[positions], distances
+
+    def _nearest_kept(self, queries: NDArray[np.float32], wanted: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Positions and distances of at least so many neighbors among the vectors that are not held out."""
         extra = 8 + math.ceil(4 * wanted * len(self.held) / max(1, self.n))
         while True:
             found = knn(
@@ -437,22 +450,25 @@ class _Plan:
             )
             positions, distances = found
             if not len(self.held):
-                break
+                return positions, distances
             kept = ~np.isin(positions, self.held)
             enough = int(kept.sum(axis=1).min())
             if enough >= wanted or wanted + extra >= self.n:
                 # Those that are kept first, in their order.
                 order = np.argsort(~kept, axis=1, kind="stable")[:, :enough]
-                positions = np.take_along_axis(positions, order, axis=1)
-                distances = np.take_along_axis(distances, order, axis=1)
-                break
+                return np.take_along_axis(positions, order, axis=1), np.take_along_axis(distances, order, axis=1)
             extra *= 4
-        return ids[positions], distances
 
 
-def lists_for(n: int) -> int:
-    """How many lists suit `n` vectors."""
-    return min(1 << 20, max(32, -(-int(2.5 * math.sqrt(n)) // 32) * 32))
+def lists_for(n: int, workload: str) -> int:
+    """How many lists suit `n` vectors.
+
+    Single queries go to small lists, since they share none. Batches are as fast with half or twice as many (photos,
+    recall 0.95, thousand queries a second: 512 lists 82, 1 024 lists 85, 2 048 lists 82), and fewer are built faster:
+    k-means takes time in proportion to their square.
+    """
+    per_root = 1.75 if workload == "batch" else 2.5
+    return min(1 << 20, max(32, -(-int(per_root * math.sqrt(n)) // 32) * 32))
 
 
 def code_bytes(encoding: str, dim: int) -> int:

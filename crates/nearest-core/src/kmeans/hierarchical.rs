@@ -8,10 +8,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Settings;
 use super::assign::assign;
 use super::lloyd::{Coded, Members, Plan, Start, iterate, random_points};
 use super::points::{Points, Sample};
+use super::{NEARBY, Settings};
 use crate::error::Result;
 use crate::random::Random;
 use crate::work::Whole;
@@ -20,8 +20,6 @@ use crate::work::Whole;
 const REFINING: usize = 6;
 /// Up to so many centroids the first of them compares all.
 const WHOLE_K: usize = 16_384;
-/// How many centroids nearby the others compare.
-const NEARBY: usize = 128;
 
 /// What is done, and what it counts for in progress: 1 is a point compared with all centroids.
 #[derive(Clone, Copy, Debug)]

@@ -266,6 +266,15 @@ pub(super) struct Plan {
     pub(super) units: u64,
 }
 
+impl Plan {
+    /// What all iterations with `k` centroids count for in progress.
+    pub(super) fn total(&self, k: usize) -> u64 {
+        let n_near = self.n_nearby.map_or(0, |_| self.n_iterations.saturating_sub(self.n_whole));
+        let near = self.n_nearby.map_or(0, |m| (self.units * m as u64).div_ceil(k as u64));
+        self.units * (self.n_iterations - n_near) as u64 + near * n_near as u64
+    }
+}
+
 /// What they came to.
 #[derive(Debug)]
 pub(super) struct Outcome {

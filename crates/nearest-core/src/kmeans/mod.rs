@@ -33,6 +33,13 @@ use crate::error::{Error, Result};
 use crate::random::Random;
 use crate::work::{Whole, Work};
 
+/// From so many centroids on, points are compared with all of them only in the first iterations, then with those near the one
+/// they were nearest to: most points stay where they are, and those that move go to a neighbour. (1 024 centroids, ten
+/// iterations: 1.8 times as fast, the objective 0.2 % higher on wordnet, 0.1 % on photos.)
+const NEARBY_K: usize = 4 * NEARBY;
+const WHOLE_ITERATIONS: usize = 3;
+/// How many centroids nearby are compared.
+const NEARBY: usize = 128;
 /// From more centroids on, two levels of them are the default.
 const HIERARCHICAL_K: usize = 4096;
 
@@ -126,12 +133,12 @@ pub fn kmeans<P: Points>(points: &P, settings: &Settings<'_>, work: &Work<'_>) -
         spherical: settings.spherical,
         balanced: settings.balanced,
         seed,
-        n_whole: usize::MAX,
-        n_nearby: None,
+        n_whole: WHOLE_ITERATIONS,
+        n_nearby: (k >= NEARBY_K).then_some(NEARBY),
         units: n as u64,
     };
     let plan = steps.map_or(flat, |steps| steps.refining(flat));
-    let total = steps.map_or(n as u64 * plan.n_iterations as u64, |steps| steps.total());
+    let total = steps.map_or(flat.total(k), |steps| steps.total());
     let whole = Whole::new(work, STAGE, total);
     let levels = match &steps {
         Some(steps) => Some(two_levels(&sample, settings, steps, &whole)?),

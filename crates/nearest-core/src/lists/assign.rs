@@ -129,9 +129,13 @@ pub struct Coded {
 
 impl Coded {
     /// Takes over others, which come after these.
-    pub fn append(&mut self, other: Coded) {
+    pub fn append(&mut self, mut other: Coded) {
         self.entries.append(other.entries);
-        self.kept.extend(other.kept);
+        if self.kept.is_empty() {
+            self.kept = other.kept;
+        } else {
+            self.kept.append(&mut other.kept);
+        }
         self.distance += other.distance;
     }
 }
@@ -156,9 +160,15 @@ impl Lists {
             *parts[i].lock().unwrap_or_else(PoisonError::into_inner) = coded;
             Ok(())
         })?;
+        let parts: Vec<Coded> =
+            parts.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
         let mut all = Coded::default();
-        for part in parts {
-            all.append(part.into_inner().unwrap_or_else(PoisonError::into_inner));
+        all.entries.reserve(parts.iter().map(|part| &part.entries));
+        all.kept.reserve_exact(parts.iter().map(|part| part.kept.len()).sum());
+        for mut part in parts {
+            all.entries.append(part.entries);
+            all.kept.append(&mut part.kept);
+            all.distance += part.distance;
         }
         Ok(all)
     }

@@ -1,8 +1,10 @@
 //! Lists made ready for rows like those of a sample: frame, centroids, coders, and which rows get a second list.
 
+use std::sync::{Mutex, PoisonError};
+
 use nearest_kernels::Kernels;
 
-use super::assign::Assigner;
+use super::assign::{Assigned, Assigner};
 use super::coding::{Codec, Coding, Loss};
 use super::frame::Frame;
 use super::groups::Grouping;
@@ -80,20 +82,26 @@ pub fn train<P: Points>(sample: &P, plan: &Plan, work: &Work<'_>) -> Result<List
     };
     let n = framed.len() / dim;
     let step = n.div_ceil(CODER_ROWS).max(1);
-    let some: Vec<f32> = framed.chunks_exact(dim).step_by(step).flatten().copied().collect();
-    let mut assigner = Assigner::new(f32::INFINITY);
-    let found = assigner.assign(kernels, &router, &some);
-    let residuals: Vec<f32> = some
-        .chunks_exact(dim)
-        .zip(&found)
-        .flat_map(|(row, found)| row.iter().zip(router.centroid(found.first)).map(|(x, c)| x - c))
-        .collect();
+    let mut some = Vec::with_capacity(n.div_ceil(step) * dim);
+    framed.chunks_exact(dim).step_by(step).for_each(|row| some.extend_from_slice(row));
+    let found: Vec<Assigned> = in_parts(
+        &some,
+        dim,
+        work,
+        || Assigner::new(f32::INFINITY),
+        |assigner, rows| assigner.assign(kernels, &router, rows),
+    )?
+    .concat();
+    let mut residuals = some.clone();
+    for (row, found) in residuals.chunks_exact_mut(dim).zip(&found) {
+        row.iter_mut().zip(router.centroid(found.first)).for_each(|(x, c)| *x -= c);
+    }
     let (codec, loss) = match plan.codes {
-        Codes::UInt8 => (Codec::UInt8, loss_of(kernels, dim, &some, None)),
-        Codes::Int8 => (Codec::Int8, loss_of(kernels, dim, &some, None)),
+        Codes::UInt8 => (Codec::UInt8, loss_of(kernels, dim, &some, None, work)?),
+        Codes::Int8 => (Codec::Int8, loss_of(kernels, dim, &some, None, work)?),
         Codes::Short(encoding) => {
             let coder = coder_of(encoding, dim, &residuals, plan.seed, kernels, work)?;
-            let loss = loss_of(kernels, dim, &residuals, Some(&coder));
+            let loss = loss_of(kernels, dim, &residuals, Some(&coder), work)?;
             (Codec::Short(coder), loss)
         }
     };
@@ -160,24 +168,59 @@ fn gaps_of(kernels: &Kernels, router: &Router, rows: &[f32]) -> Vec<f32> {
         // Squares that float32 cannot hold: then every query goes to as many lists.
         return Vec::new();
     }
-    gaps.sort_unstable_by(f32::total_cmp);
-    efforts(n_lists).map(|effort| gaps[(effort * n_rows).min(gaps.len()) - 1]).collect()
+    // From the largest on, each among those that are not above the last: much less work than sorting all.
+    let places: Vec<usize> = efforts(n_lists).map(|effort| (effort * n_rows).min(gaps.len()) - 1).collect();
+    let mut found = vec![0.0; places.len()];
+    let mut rest = &mut gaps[..];
+    for (&place, found) in places.iter().zip(&mut found).rev() {
+        let (below, gap, _) = rest.select_nth_unstable_by(place, f32::total_cmp);
+        *found = *gap;
+        rest = below;
+    }
+    found
 }
 
 /// The root mean squares of rows and of what coding them loses.
-fn loss_of(kernels: &Kernels, dim: usize, rows: &[f32], coder: Option<&Coder>) -> Loss {
+fn loss_of(
+    kernels: &Kernels,
+    dim: usize,
+    rows: &[f32],
+    coder: Option<&Coder>,
+    work: &Work<'_>,
+) -> Result<Loss> {
     let n = (rows.len() / dim).max(1) as f64;
-    let mut scratch = CoderScratch::default();
-    let mut code = vec![0; coder.map_or(0, Coder::code_bytes)];
-    let (mut error, mut spread) = (0.0, 0.0);
-    for row in rows.chunks_exact(dim) {
-        spread += kernels.canonical_squared_norm(row);
-        if let Some(coder) = coder {
-            let lost = coder.encode(kernels, row, &mut code, &mut scratch).error;
-            error += f64::from(lost).powi(2);
+    let buffers = || (CoderScratch::default(), vec![0; coder.map_or(0, Coder::code_bytes)]);
+    let sums = in_parts(rows, dim, work, buffers, |(scratch, code), rows| {
+        let (mut error, mut spread) = (0.0, 0.0);
+        for row in rows.chunks_exact(dim) {
+            spread += kernels.canonical_squared_norm(row);
+            if let Some(coder) = coder {
+                let lost = coder.encode(kernels, row, code, scratch).error;
+                error += f64::from(lost).powi(2);
+            }
         }
-    }
-    Loss { error: (error / n).sqrt() as f32, spread: (spread / n).sqrt() as f32 }
+        (error, spread)
+    })?;
+    let (error, spread) = sums.iter().fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+    Ok(Loss { error: (error / n).sqrt() as f32, spread: (spread / n).sqrt() as f32 })
+}
+
+/// What `task` gives for each part of some rows, in order, so that sums do not depend on the number of threads.
+fn in_parts<S, T: Default + Send>(
+    rows: &[f32],
+    dim: usize,
+    work: &Work<'_>,
+    scratch: impl Fn() -> S + Sync,
+    task: impl Fn(&mut S, &[f32]) -> T + Sync,
+) -> Result<Vec<T>> {
+    const ROWS: usize = 256;
+    let parts: Vec<&[f32]> = rows.chunks(ROWS * dim).collect();
+    let done: Vec<Mutex<T>> = parts.iter().map(|_| Mutex::default()).collect();
+    work.for_each("training", parts.len(), scratch, |scratch, i| {
+        *done[i].lock().unwrap_or_else(PoisonError::into_inner) = task(scratch, parts[i]);
+        Ok(())
+    })?;
+    Ok(done.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
 }
 
 fn frame_of<P: Points>(kernels: &Kernels, sample: &P, plan: &Plan) -> Result<Frame> {
@@ -220,10 +263,9 @@ fn framed<P: Points>(kernels: &Kernels, sample: &P, frame: &Frame, work: &Work<'
     let (n, dim) = (sample.len(), sample.dim());
     work.check_memory((n as u64).checked_mul(4 * dim as u64), "a sample to train on")?;
     let mut out = vec![0.0; n * dim];
-    let parts: Vec<std::sync::Mutex<&mut [f32]>> =
-        out.chunks_mut(ROWS * dim).map(std::sync::Mutex::new).collect();
+    let parts: Vec<Mutex<&mut [f32]>> = out.chunks_mut(ROWS * dim).map(Mutex::new).collect();
     work.for_each("training", parts.len(), <(Vec<f32>, Vec<f32>)>::default, |(rows, scratch), i| {
-        let mut part = parts[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
         rows.resize(part.len(), 0.0);
         sample.read(i * ROWS..i * ROWS + part.len() / dim, rows);
         for (row, out) in rows.chunks_exact(dim).zip(part.chunks_exact_mut(dim)) {

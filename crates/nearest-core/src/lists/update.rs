@@ -49,8 +49,20 @@ impl Entries {
         self.lists.is_empty()
     }
 
+    /// Makes room for all of these.
+    pub(super) fn reserve<'a>(&mut self, others: impl Iterator<Item = &'a Entries> + Clone) {
+        let n = others.clone().map(Entries::len).sum();
+        self.lists.reserve_exact(n);
+        self.terms.reserve_exact(n);
+        self.codes.reserve_exact(others.map(|other| other.codes.len()).sum());
+    }
+
     /// Takes over others.
     pub fn append(&mut self, mut other: Entries) {
+        if self.codes.capacity() == 0 {
+            *self = other;
+            return;
+        }
         self.lists.append(&mut other.lists);
         self.terms.append(&mut other.terms);
         self.codes.append(&mut other.codes);
