@@ -559,7 +559,7 @@ impl Stage {
         let ranges = copied(&mut writer.vectors, &other.vectors, &rows)?;
         let staged: Vec<Row> = ranges.iter().cloned().flatten().collect();
         let number = |row: Row| rows.binary_search(&row).ok().map(|at| staged[at]);
-        let (entries, distance) = (others.entries_of(number), others.distance_of(n));
+        let (entries, distance) = (others.entries_of(number, work)?, others.distance_of(n));
         let mut found = RowSet::default();
         found.insert(entries.terms.iter().map(|term| term.row));
         if found.len() != n {

@@ -162,15 +162,11 @@ impl Lists {
         })?;
         let parts: Vec<Coded> =
             parts.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
-        let mut all = Coded::default();
-        all.entries.reserve(parts.iter().map(|part| &part.entries));
-        all.kept.reserve_exact(parts.iter().map(|part| part.kept.len()).sum());
-        for mut part in parts {
-            all.entries.append(part.entries);
-            all.kept.append(&mut part.kept);
-            all.distance += part.distance;
-        }
-        Ok(all)
+        let distance = parts.iter().map(|part| part.distance).sum();
+        let mut kept = Vec::with_capacity(parts.iter().map(|part| part.kept.len()).sum());
+        parts.iter().for_each(|part| kept.extend_from_slice(&part.kept));
+        let entries = Entries::joined(parts.into_iter().map(|part| part.entries));
+        Ok(Coded { entries, kept, distance })
     }
 
     fn code_part<P: Points>(

@@ -49,12 +49,16 @@ impl Entries {
         self.lists.is_empty()
     }
 
-    /// Makes room for all of these.
-    pub(super) fn reserve<'a>(&mut self, others: impl Iterator<Item = &'a Entries> + Clone) {
-        let n = others.clone().map(Entries::len).sum();
-        self.lists.reserve_exact(n);
-        self.terms.reserve_exact(n);
-        self.codes.reserve_exact(others.map(|other| other.codes.len()).sum());
+    /// All of these, in this order.
+    pub(super) fn joined(parts: impl Iterator<Item = Entries>) -> Self {
+        let parts: Vec<Entries> = parts.collect();
+        let n = parts.iter().map(Entries::len).sum();
+        let mut all = Entries::default();
+        all.lists.reserve_exact(n);
+        all.terms.reserve_exact(n);
+        all.codes.reserve_exact(parts.iter().map(|part| part.codes.len()).sum());
+        parts.into_iter().for_each(|part| all.append(part));
+        all
     }
 
     /// Takes over others.
