@@ -1,6 +1,7 @@
 //! Lists and short codes against exact search, brute force in float64, and a map.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -692,6 +693,34 @@ fn a_batch_is_one_by_one() {
                 }
             }
         }
+    }
+}
+
+/// Queries of large batches are sorted into blocks: each gets its own answer all the same.
+#[test]
+fn a_large_batch_is_many_small_ones() {
+    let (dim, n, n_queries) = (5, 3000, 17_000);
+    for (metric, encoding) in [(Metric::Euclidean, scalar4()), (Metric::InnerProduct, Encoding::UInt8)] {
+        let values = vectors(Data::Groups, n, dim, encoding, 3);
+        let queries = queries(Data::Groups, n_queries, dim, encoding, 4);
+        let snapshot = filled(spec(dim, metric, encoding, 40), &values).snapshot();
+        let knobs = Knobs { effort: Some(3), rerank_k: None };
+        let run = |part: &[f32], work: &Work<'_>| {
+            snapshot.search(Queries::Numbers(part), 4, None, knobs, work).unwrap().found
+        };
+        let small: Vec<_> = queries.chunks(500 * dim).flat_map(|part| run(part, &Work::inline())).collect();
+        // Of members: they are not their own neighbours.
+        let ids = |range: Range<usize>| IdList::Int(range.map(|id| id as i64).collect());
+        let others =
+            |range, work: &Work<'_>| snapshot.neighbors_of(&ids(range), 4, None, knobs, work).unwrap().found;
+        let of_few: Vec<_> =
+            (0..n).step_by(600).flat_map(|first| others(first..first + 600, &Work::inline())).collect();
+        for n_threads in [1, 2, 3] {
+            let work = Work::new(Some(n_threads), &Silent);
+            assert_eq!(run(&queries, &work), small, "{metric:?}, {n_threads} threads");
+            assert_eq!(others(0..n, &work), of_few, "{metric:?}, {n_threads} threads");
+        }
+        assert!(of_few.iter().zip(0..).all(|(found, row)| found.iter().all(|one| one.row != row)));
     }
 }
 

@@ -361,14 +361,14 @@ impl KeptRows<'_> {
     }
 
     /// Distances of vectors that are kept as they are.
-    fn raw<T: Kind>(&self, column: &Column<T>, first_query: usize, pairs: &mut [Pair]) {
+    fn raw<T: Kind>(&self, column: &Column<T>, numbers: &[u32], pairs: &mut [Pair]) {
         let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
         let rows: Vec<&[T]> = pairs.iter().map(|pair| column.row(pair.estimate.row)).collect();
         for (i, pair) in pairs.iter_mut().enumerate() {
             if let Some(ahead) = rows.get(i + AHEAD) {
                 nearest_kernels::prefetch(ahead);
             }
-            let query = first_query + pair.query as usize;
+            let query = numbers[pair.query as usize] as usize;
             let values = &self.queries[query * dim..][..dim];
             pair.distance =
                 exact::distance(self.kernels(), metric, values, self.squared_norms[query], rows[i]);
@@ -376,12 +376,12 @@ impl KeptRows<'_> {
     }
 
     /// Distances of integer vectors that only the lists hold: from their scores, where these are exact.
-    fn native<T: Kind>(&self, first_query: usize, pairs: &mut [Pair], buffers: &mut PairBuffers) {
+    fn native<T: Kind>(&self, numbers: &[u32], pairs: &mut [Pair], buffers: &mut PairBuffers) {
         let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
         let PairBuffers { order, bytes, .. } = buffers;
         let mut all_known = true;
         for of_query in pairs.chunk_by_mut(|a, b| a.query == b.query) {
-            let query = first_query + of_query[0].query as usize;
+            let query = numbers[of_query[0].query as usize] as usize;
             let exact = self.lists.coding.scores_exactly(&self.queries[query * dim..][..dim]);
             for pair in of_query {
                 let score = pair.estimate.score;
@@ -407,7 +407,7 @@ impl KeptRows<'_> {
             }
             let pair = &mut pairs[i as usize];
             self.lists.native_at(pair.estimate.list, pair.estimate.place, row);
-            let query = first_query + pair.query as usize;
+            let query = numbers[pair.query as usize] as usize;
             let values = &self.queries[query * dim..][..dim];
             let row: &[T] = bytemuck::cast_slice(row);
             pair.distance = exact::distance(self.kernels(), metric, values, self.squared_norms[query], row);
@@ -464,13 +464,13 @@ impl KeptRows<'_> {
 }
 
 impl Kept for KeptRows<'_> {
-    fn distances(&self, first_query: usize, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers) {
+    fn distances(&self, numbers: &[u32], framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers) {
         match (self.snapshot.spec.encoding, self.snapshot.spec.kept_as(), &self.snapshot.vectors) {
             (_, KeptAs::Raw(_), vectors) => {
-                each_kind!(vectors, Vectors, column => self.raw(column, first_query, pairs));
+                each_kind!(vectors, Vectors, column => self.raw(column, numbers, pairs));
             }
-            (Encoding::UInt8, ..) => self.native::<u8>(first_query, pairs, buffers),
-            (Encoding::Int8, ..) => self.native::<i8>(first_query, pairs, buffers),
+            (Encoding::UInt8, ..) => self.native::<u8>(numbers, pairs, buffers),
+            (Encoding::Int8, ..) => self.native::<i8>(numbers, pairs, buffers),
             (_, _, Vectors::UInt8(column)) => self.coded(column, framed, pairs, buffers),
             _ => unreachable!("codes are bytes"),
         }

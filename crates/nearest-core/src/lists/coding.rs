@@ -85,6 +85,22 @@ pub struct CodedQueries {
     pub unit: Vec<f32>,
 }
 
+impl QueryCodes {
+    /// Adds one of others, of `depth` codes.
+    pub fn take(&mut self, other: &Self, query: usize, dim: usize, depth: usize) {
+        self.framed.extend_from_slice(&other.framed[query * dim..][..dim]);
+        self.route.take(&other.route, query, depth);
+        self.rows.take(&other.rows, query, depth);
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.framed.clear();
+        self.route.clear();
+        self.rows.clear();
+    }
+}
+
 impl CodedQueries {
     /// Codes vectors of `dim` numbers, relative to `centre`.
     pub fn code(&mut self, kernels: &Kernels, values: &[f32], dim: usize, centre: &[f32]) {

@@ -8,6 +8,7 @@
 //! | `packed.rs` | centroids packed to be multiplied with queries |
 //! | `route.rs` | which lists are nearest to a query |
 //! | `groups.rs` | many lists in groups, so that a query is not compared with all |
+//! | `order.rs` | lists in an order in which neighbours lie together |
 //! | `search.rs` | queries of a batch meet on their lists and share the tiles of each |
 //! | `matches.rs` | what a filter leaves of the lists, and how far its queries go |
 //! | `pool.rs` | the best estimates of one query |
@@ -26,6 +27,7 @@ mod coding;
 mod frame;
 mod groups;
 mod matches;
+mod order;
 mod packed;
 mod pool;
 mod route;

@@ -5,13 +5,14 @@
 //! `coding.rs`); the inner products of a query with the centroids it goes to are computed again in float32, because estimates
 //! of rows are relative to them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nearest_kernels::{Kernels, Rows, panel_depth};
 
 use super::coding::CodedQueries;
 use super::groups::{self, Grouping, Groups};
 use super::matches::{Matches, Trail};
+use super::order;
 use super::packed::Packed;
 use crate::memory::Slots;
 use crate::metric::Metric;
@@ -59,6 +60,8 @@ pub struct Router {
     /// Row-major.
     centroids: Numbers,
     levels: Levels,
+    /// Made when first asked for.
+    ranks: OnceLock<Vec<u32>>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,10 +114,19 @@ pub struct Probes {
 }
 
 impl Probes {
-    fn clear(&mut self) {
+    /// Forgets all.
+    pub fn clear(&mut self) {
         self.ends.clear();
         self.lists.clear();
         self.bases.clear();
+    }
+
+    /// Adds the lists of one query of others.
+    pub fn take(&mut self, other: &Self, query: usize) {
+        let of = other.of(query);
+        self.lists.extend_from_slice(&other.lists[of.clone()]);
+        self.bases.extend_from_slice(&other.bases[of]);
+        self.ends.push(self.lists.len());
     }
 
     /// Places of a query's lists.
@@ -154,7 +166,7 @@ impl Router {
     pub fn new(kernels: &Kernels, metric: Metric, dim: usize, centroids: impl Into<Numbers>) -> Self {
         let centroids = centroids.into();
         let levels = Levels::One(Packed::new(kernels, metric, dim, centroids.values()));
-        Self { dim, centroids, levels }
+        Self { dim, centroids, levels, ranks: OnceLock::new() }
     }
 
     /// Takes centroids that lie in groups, as [`Grouping::new`] orders them; a query is compared with those of some groups.
@@ -166,7 +178,7 @@ impl Router {
         grouping: Grouping,
     ) -> Self {
         let levels = Levels::Two(Groups::new(kernels, metric, dim, grouping));
-        Self { dim, centroids: centroids.into(), levels }
+        Self { dim, centroids: centroids.into(), levels, ranks: OnceLock::new() }
     }
 
     /// Numbers a centroid.
@@ -197,13 +209,22 @@ impl Router {
         }
     }
 
+    /// The place of each list in an order in which neighbours lie together.
+    pub fn ranks(&self, kernels: &Kernels) -> &[u32] {
+        self.ranks.get_or_init(|| match &self.levels {
+            Levels::One(_) => order::ranks(kernels, self.centroids(), self.dim),
+            // Group after group.
+            Levels::Two(_) => (0..self.n_lists() as u32).collect(),
+        })
+    }
+
     /// Bytes held, without those of a map; groups that no query has gone to are not packed yet.
     pub fn memory_bytes(&self) -> usize {
         let levels = match &self.levels {
             Levels::One(packed) => packed.memory_bytes(),
             Levels::Two(groups) => groups.memory_bytes(),
         };
-        self.centroids.memory_bytes() + levels
+        self.centroids.memory_bytes() + levels + self.ranks.get().map_or(0, |ranks| 4 * ranks.len())
     }
 
     /// The scores of all lists with one framed query, in float32.

@@ -1,7 +1,8 @@
 //! Queries of a batch meet on their lists and share the tiles of each.
 //!
 //! A block of queries is coded, routed, and sorted by list; each list is then multiplied once with all queries that
-//! came to it. Thresholds are what each query has found so far: the scores its pool still lets in. What is in the pool
+//! came to it. Where a thread has several blocks to search, all queries are routed first, and those that go to the same
+//! lists share a block. Thresholds are what each query has found so far: the scores its pool still lets in. What is in the pool
 //! at the end is compared again by [`Kept`], which knows the vectors best.
 
 use std::cell::Cell;
@@ -23,6 +24,9 @@ use crate::work::Work;
 
 /// Queries that meet on the lists at once, at most.
 const BLOCK_QUERIES: usize = 1024;
+/// Queries that are coded and routed at once before they are sorted into blocks, at most, and those that are sorted together.
+const ROUTED_QUERIES: usize = 192;
+const SORTED_QUERIES: usize = 16 * BLOCK_QUERIES;
 /// Bytes of lists that are asked for before a single query comes to them: as many as memory brings in the time that passes.
 const AHEAD_OF_ONE: usize = 12 << 10;
 /// The same for many: they spend longer on a panel, and their codes want the first-level cache too.
@@ -32,9 +36,9 @@ const GROUP_QUERIES: usize = 96;
 
 /// What knows the vectors best: gives the distances that are reported.
 pub trait Kept: Sync {
-    /// Fills in the distances of pairs. `first_query` is the number of the first query of `framed`, which are the queries of
-    /// the pairs in the frame of the lists.
-    fn distances(&self, first_query: usize, framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers);
+    /// Fills in the distances of pairs. `numbers` are those of the queries of `framed`, which are the queries of the pairs in
+    /// the frame of the lists.
+    fn distances(&self, numbers: &[u32], framed: &[f32], pairs: &mut [Pair], buffers: &mut PairBuffers);
 
     /// Gives estimates of one query better scores, from second codes; false if it knows none. `query` holds the codes of the
     /// query and what a unit of them is worth.
@@ -116,7 +120,8 @@ impl std::fmt::Debug for ListSearch<'_> {
 /// Buffers of one worker.
 #[derive(Default)]
 struct Scratch {
-    first_query: usize,
+    /// Of the queries of the block, among all.
+    numbers: Vec<u32>,
     coding: coding::Scratch,
     codes: QueryCodes,
     route: route::Scratch,
@@ -160,6 +165,15 @@ impl Drop for Borrowed {
     }
 }
 
+/// Queries, coded, and the lists that they go to.
+#[derive(Default)]
+struct Routed {
+    codes: QueryCodes,
+    probes: Probes,
+    /// Where in the order of the lists the middle one of each query lies, and the rows of all.
+    places: Vec<(u32, u64)>,
+}
+
 /// Queries at one list.
 #[derive(Default)]
 struct Group {
@@ -176,12 +190,34 @@ struct Group {
 
 /// Takes what a scan finds.
 struct Sink<'a> {
-    /// The number of the block's first query.
-    first_query: usize,
+    /// Of the queries of the block, among all.
+    numbers: &'a [u32],
     pools: &'a mut [Pool],
     within: &'a mut [Vec<Estimate>],
     /// What scores must reach.
     limits: &'a mut [f32],
+}
+
+/// Searches block by block; gives what was found in the order of the queries, which are in the blocks by their numbers.
+fn in_blocks(
+    n: usize,
+    blocks: &[Vec<u32>],
+    work: &Work<'_>,
+    search: impl Fn(&[u32], &mut Scratch) -> Vec<Vec<Candidate>> + Sync,
+) -> Result<Vec<Vec<Candidate>>> {
+    let done: Vec<Mutex<Vec<Vec<Candidate>>>> = blocks.iter().map(|_| Mutex::default()).collect();
+    work.for_each("searching", blocks.len(), Borrowed::take, |Borrowed(scratch), i| {
+        scratch.numbers.clear();
+        let found = search(&blocks[i], scratch);
+        *done[i].lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    })?;
+    let mut all = vec![Vec::new(); n];
+    for (block, found) in blocks.iter().zip(done) {
+        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        block.iter().zip(found).for_each(|(&query, found)| all[query as usize] = found);
+    }
+    Ok(all)
 }
 
 impl Pair {
@@ -201,53 +237,119 @@ impl ListSearch<'_> {
         let live = (self.lists.n_rows > self.live.len()).then_some(self.live);
         let matches = self.is_filtered.then(|| Matches::new(&self.lists.lists, &self.selected_words, live));
         // Even blocks, one a thread at least.
-        let n_blocks = n.div_ceil(BLOCK_QUERIES).max(work.n_threads().min(n.div_ceil(16)));
-        let size = n.div_ceil(n_blocks);
-        let found: Vec<Mutex<Vec<Vec<Candidate>>>> =
-            (0..n.div_ceil(size)).map(|_| Mutex::new(Vec::new())).collect();
-        work.for_each("searching", found.len(), Borrowed::take, |Borrowed(scratch), i| {
-            let first = i * size;
-            let values = &queries[first * dim..(first * dim + size * dim).min(queries.len())];
-            let result = self.block(first, values, goal, matches.as_ref(), scratch);
-            *found[i].lock().unwrap_or_else(PoisonError::into_inner) = result;
-            Ok(())
-        })?;
-        Ok(found
-            .into_iter()
-            .flat_map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner))
-            .collect())
+        let n_blocks = |n: usize| n.div_ceil(BLOCK_QUERIES).max(work.n_threads().min(n.div_ceil(16)));
+        // Threads that go through the lists side by side share what memory brings, whatever their queries: sorting these pays
+        // where a thread would go through the lists again and again.
+        if matches.is_some() || n_blocks(n) <= work.n_threads() {
+            let size = n.div_ceil(n_blocks(n));
+            let blocks: Vec<Vec<u32>> = (0..n)
+                .step_by(size)
+                .map(|first| (first as u32..n.min(first + size) as u32).collect())
+                .collect();
+            return in_blocks(n, &blocks, work, |block, scratch| {
+                let values = &queries[block[0] as usize * dim..][..block.len() * dim];
+                scratch.numbers.extend_from_slice(block);
+                self.lists.coding.queries(self.kernels, values, &mut scratch.codes, &mut scratch.coding);
+                self.begin(block.len(), goal, matches.is_some(), scratch);
+                let all: Vec<u32> = (0..block.len() as u32).collect();
+                match &matches {
+                    None => {
+                        let Scratch { codes, probes, route, .. } = &mut *scratch;
+                        self.route(&codes.framed, &codes.route, None, probes, route);
+                        self.scan_all(&all, None, scratch);
+                    }
+                    Some(matches) => self.scan_matches(all, goal, matches, scratch),
+                }
+                self.complete(goal, matches.as_ref(), scratch)
+            });
+        }
+        let mut found = Vec::with_capacity(n);
+        for part in queries.chunks(SORTED_QUERIES * dim) {
+            let (first, n) = (found.len() as u32, part.len() / dim);
+            // As many parts for every thread.
+            let n_parts = n.div_ceil(ROUTED_QUERIES).next_multiple_of(work.n_threads());
+            let size = n.div_ceil(n_parts);
+            let routed = self.routed(part, size, work)?;
+            let blocks = Self::blocks_of(&routed, n_blocks(n));
+            found.extend(in_blocks(n, &blocks, work, |block, scratch| {
+                scratch.codes.clear();
+                scratch.probes.clear();
+                for query in block.iter().map(|&query| query as usize) {
+                    let (routed, at) = (&routed[query / size], query % size);
+                    scratch.codes.take(&routed.codes, at, dim, self.lists.coding.depth());
+                    scratch.probes.take(&routed.probes, at);
+                }
+                scratch.numbers.extend(block.iter().map(|query| first + query));
+                self.begin(block.len(), goal, false, scratch);
+                let all: Vec<u32> = (0..block.len() as u32).collect();
+                self.scan_all(&all, None, scratch);
+                self.complete(goal, None, scratch)
+            })?);
+        }
+        Ok(found)
     }
 
-    fn block(
+    /// Codes and routes queries, `size` a part.
+    fn routed(&self, queries: &[f32], size: usize, work: &Work<'_>) -> Result<Vec<Routed>> {
+        let parts: Vec<&[f32]> = queries.chunks(size * self.lists.coding.dim()).collect();
+        let done: Vec<Mutex<Routed>> = parts.iter().map(|_| Mutex::default()).collect();
+        let ranks = self.lists.router.ranks(self.kernels);
+        work.for_each("searching", parts.len(), Borrowed::take, |Borrowed(scratch), i| {
+            let mut routed = Routed::default();
+            let Routed { codes, probes, places } = &mut routed;
+            self.lists.coding.queries(self.kernels, parts[i], codes, &mut scratch.coding);
+            self.route(&codes.framed, &codes.route, None, probes, &mut scratch.route);
+            places.extend((0..probes.ends.len()).map(|query| {
+                let lists = &probes.lists[probes.of(query)];
+                scratch.starts.clear();
+                scratch.starts.extend(lists.iter().map(|&list| ranks[list as usize]));
+                let middle = scratch.starts.len() / 2;
+                let n_rows = lists.iter().map(|&list| self.lists.lists[list as usize].n_rows() as u64).sum();
+                (*scratch.starts.select_nth_unstable(middle).1, n_rows)
+            }));
+            *done[i].lock().unwrap_or_else(PoisonError::into_inner) = routed;
+            Ok(())
+        })?;
+        Ok(done.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+    }
+
+    /// Sorts queries by where their lists lie, and cuts them into blocks that cost about the same.
+    fn blocks_of(routed: &[Routed], n_blocks: usize) -> Vec<Vec<u32>> {
+        let places = routed.iter().flat_map(|routed| &routed.places);
+        let mut queries: Vec<(u32, u32, u64)> =
+            places.zip(0..).map(|(&(place, n_rows), query)| (place, query, n_rows)).collect();
+        queries.sort_unstable();
+        // What is not about rows costs as much again on average.
+        let n = queries.len();
+        let n_rows: u64 = queries.iter().map(|query| query.2).sum();
+        let fixed = (n_rows / n as u64).max(1);
+        let total = n_rows + fixed * n as u64;
+        let mut blocks = vec![Vec::with_capacity(n / n_blocks + 1); n_blocks];
+        let mut cost = 0;
+        for (_, query, n_rows) in queries {
+            blocks[(cost * n_blocks as u64 / total) as usize].push(query);
+            cost += n_rows + fixed;
+        }
+        blocks.retain(|block| !block.is_empty());
+        blocks
+    }
+
+    /// Looks at all lists for queries that found too little, and at distances.
+    fn complete(
         &self,
-        first: usize,
-        values: &[f32],
         goal: Goal,
         matches: Option<&Matches<'_>>,
         scratch: &mut Scratch,
     ) -> Vec<Vec<Candidate>> {
-        let lists = self.lists;
-        let dim = lists.coding.dim();
-        let n = values.len() / dim;
-        scratch.first_query = first;
-        lists.coding.queries(self.kernels, values, &mut scratch.codes, &mut scratch.coding);
-        self.begin(n, goal, matches.is_some(), scratch);
-        let all: Vec<u32> = (0..n as u32).collect();
-        match matches {
-            None => {
-                let Scratch { codes, probes, route, .. } = scratch;
-                self.route(&codes.framed, &codes.route, None, probes, route);
-                self.scan_all(&all, None, scratch);
-            }
-            Some(matches) => self.scan_matches(all, goal, matches, scratch),
-        }
+        let n = scratch.numbers.len();
         // Lists may hold fewer rows than were asked for: then all others are looked at too.
         if let Goal::Nearest { k, .. } = goal {
-            let there = |q: usize| {
-                let excluded = self.exclude.is_some_and(|rows| self.selected.contains(rows[first + q]));
+            let there = |number: u32| {
+                let excluded = self.exclude.is_some_and(|rows| self.selected.contains(rows[number as usize]));
                 k.min(self.selected.len() - usize::from(excluded))
             };
-            let short: Vec<usize> = (0..n).filter(|&q| scratch.pools[q].len() < there(q)).collect();
+            let Scratch { numbers, pools, .. } = &mut *scratch;
+            let short: Vec<usize> = (0..n).filter(|&q| pools[q].len() < there(numbers[q])).collect();
             if !short.is_empty() {
                 self.scan_rest(&short, matches, scratch);
             }
@@ -257,8 +359,7 @@ impl ListSearch<'_> {
 
     /// Distances of what was found, in the order of these.
     fn finish(&self, n: usize, goal: Goal, scratch: &mut Scratch) -> Vec<Vec<Candidate>> {
-        let Scratch { first_query, codes, pools, within, candidates, pairs_found, pair_buffers, .. } =
-            scratch;
+        let Scratch { numbers, codes, pools, within, candidates, pairs_found, pair_buffers, .. } = scratch;
         let dim = self.lists.coding.dim();
         let framed = &codes.framed[..n * dim];
         let pairs = pairs_found;
@@ -285,7 +386,7 @@ impl ListSearch<'_> {
                     candidates.truncate(n_compared);
                     pairs.extend(candidates.iter().map(|&estimate| Pair::new(q, estimate)));
                 }
-                self.kept.distances(*first_query, framed, pairs, pair_buffers);
+                self.kept.distances(numbers, framed, pairs, pair_buffers);
                 self.collect(n, pairs, &mut found);
                 if rescored {
                     found.iter_mut().for_each(|found| found.truncate(k));
@@ -304,7 +405,7 @@ impl ListSearch<'_> {
                     }
                 }
                 if !pairs.is_empty() {
-                    self.kept.distances(*first_query, framed, pairs, pair_buffers);
+                    self.kept.distances(numbers, framed, pairs, pair_buffers);
                     self.collect(n, pairs, &mut found);
                     found.iter_mut().for_each(|found| found.truncate(k));
                 }
@@ -317,7 +418,7 @@ impl ListSearch<'_> {
                     candidates.dedup_by_key(|estimate| estimate.row);
                     pairs.extend(candidates.iter().map(|&estimate| Pair::new(q, estimate)));
                 }
-                self.kept.distances(*first_query, framed, pairs, pair_buffers);
+                self.kept.distances(numbers, framed, pairs, pair_buffers);
                 pairs.retain(|pair| pair.distance <= radius);
                 self.collect(n, pairs, &mut found);
             }
@@ -429,8 +530,8 @@ impl ListSearch<'_> {
 
     /// Sends queries through their lists.
     fn scan_all(&self, queries: &[u32], matches: Option<&Matches<'_>>, scratch: &mut Scratch) {
-        let Scratch { first_query, codes, probes, pools, within, limits, pairs, starts, group, .. } = scratch;
-        let mut sink = Sink { first_query: *first_query, pools, within, limits };
+        let Scratch { numbers, codes, probes, pools, within, limits, pairs, starts, group, .. } = scratch;
+        let mut sink = Sink { numbers, pools, within, limits };
         if let &[query] = queries {
             // Nearest first: the threshold is good from the second list on.
             let mut ahead = ReadAhead::new(self.bytes_of(probes.lists.iter().copied()), AHEAD_OF_ONE);
@@ -481,9 +582,9 @@ impl ListSearch<'_> {
 
     /// Sends a few queries through all lists.
     fn scan_rest(&self, queries: &[usize], matches: Option<&Matches<'_>>, scratch: &mut Scratch) {
-        let Scratch { first_query, codes, pools, within, limits, group, .. } = scratch;
+        let Scratch { numbers, codes, pools, within, limits, group, .. } = scratch;
         let dim = self.lists.coding.dim();
-        let mut sink = Sink { first_query: *first_query, pools, within, limits };
+        let mut sink = Sink { numbers, pools, within, limits };
         let lists = 0..self.lists.lists.len() as u32;
         for list in lists.filter(|&list| matches.is_none_or(|matches| matches.n(list) > 0)) {
             for part in queries.chunks(GROUP_QUERIES) {
@@ -575,7 +676,9 @@ impl ListSearch<'_> {
                 Some(bits) => bits >> at & 1 == 1,
                 None => is_in(&self.selected_words, row),
             };
-            if !is_selected || self.exclude.is_some_and(|exclude| exclude[sink.first_query + query] == row) {
+            if !is_selected
+                || self.exclude.is_some_and(|exclude| exclude[sink.numbers[query] as usize] == row)
+            {
                 continue;
             }
             let estimate = Estimate { score, row, list, place: first_place + at as u32 };
