@@ -22,7 +22,7 @@ N_QUERIES = 1000
 # Queries that are enough for 100 neighbors and more, and for 10 and more where recall is high: queries differ little
 # then.
 _LARGE_K, _LARGE_K_QUERIES = 100, 300
-_SURE, _SURE_K, _SURE_QUERIES = 0.97, 10, 400
+_SURE, _SURE_K, _SURE_QUERIES = 0.97, 10, 700
 # Recall that nobody waits for: no effort beyond it is measured.
 _ENOUGH = 0.995
 # Where twice the effort leaves more than this share of what was missing, codes lose the rest.
