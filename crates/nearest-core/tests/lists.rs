@@ -1839,6 +1839,19 @@ fn lists_grow_with_the_vectors() {
     }
 }
 
+/// Lists of a number that was asked for stay once they were made from as many vectors as they ever are.
+#[test]
+fn lists_that_would_not_gain_stay() {
+    let values = vectors(Data::Groups, 9000, 6, Encoding::Float32, 176);
+    for (n_first, changes) in [(1024, true), (2000, false)] {
+        let index = index(spec(6, Metric::Euclidean, Encoding::Float32, 24));
+        index.train(n_first, Values::Float32(&values[..n_first * 6]), &Work::inline()).unwrap();
+        let before = centroids(&index);
+        add(&index, &values);
+        assert_eq!(centroids(&index) != before, changes, "{n_first}");
+    }
+}
+
 /// A few vectors that are far from all centroids do not make every change a training.
 #[test]
 fn lists_are_not_made_anew_again_and_again() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nearest_kernels::{Element, Kernels};
 
 use super::snapshot::{Goal, Knobs, Sought};
-use super::{KeptAs, Snapshot};
+use super::{KeptAs, Snapshot, Structure};
 use crate::candidates::Candidate;
 use crate::column::{Column, Row};
 use crate::encoding::{Encoding, Kind, Values, Vectors, each_kind};
@@ -94,7 +94,12 @@ impl Snapshot {
     pub(super) fn is_outgrown(&self) -> bool {
         // Codes of what centroids leave are too little to make others from.
         let keeps = self.spec.keeps_vectors() || matches!(self.spec.kept_as(), KeptAs::Code(_));
-        keeps && self.lists.as_ref().is_some_and(|lists| lists.n_lists() > 1 && lists.is_outgrown(self.len()))
+        self.lists.as_ref().is_some_and(|lists| {
+            // As many lists as before, trained on no more vectors than before, are hardly better ones.
+            let would_gain = matches!(self.spec.structure, Structure::Lists { n_lists: 0, .. })
+                || lists.made_for < (TRAINING_ROWS_PER_LIST * lists.n_lists()) as u64;
+            keeps && lists.n_lists() > 1 && lists.is_outgrown(self.len(), would_gain)
+        })
     }
 
     /// `column` has a row for each row; `read` gives its vector.

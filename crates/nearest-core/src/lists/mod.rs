@@ -219,9 +219,10 @@ impl Lists {
         if n == 0 || self.distance <= 0.0 { 1.0 } else { sum / n as f64 / self.distance }
     }
 
-    /// Whether it should be made anew: there are many more rows than it was made for, or most are of another kind.
-    pub fn is_outgrown(&self, n_live: usize) -> bool {
-        let grown = n_live as u64 / 4 >= self.made_for.max(1);
+    /// Whether it should be made anew: there are many more rows than it was made for, if more would make it better, or most
+    /// are of another kind.
+    pub fn is_outgrown(&self, n_live: usize, would_gain: bool) -> bool {
+        let grown = would_gain && n_live as u64 / 4 >= self.made_for.max(1);
         grown || (self.added.0 >= (n_live as u64).div_ceil(2) && self.drift() > DRIFT)
     }
 
