@@ -109,6 +109,8 @@ def test_what_is_no_calibration_is_none(text: str) -> None:
         {"curves": {"10": [[True, 0.5, 0.5, 0.5]]}},
         {"far": {"10": "x"}},
         {"far": None},
+        {"middle": {"10": "x"}},
+        {"middle": 5},
         {"recall": "x"},
         {"recall": -1},
         {"n_queries": None},
@@ -168,9 +170,33 @@ def test_measuring() -> None:
         assert all(point.worst <= point.mean and point.lower <= point.mean for point in points)
     assert found.effort(0.9) == pytest.approx(10, abs=3)
     assert found.effort(0.95) == pytest.approx(22, abs=6)
-    assert found.far[10] == 9
+    assert found.far[10] == found.middle[10] == 9
+    assert Calibration.from_json(found.to_json()) == found
     # Of few vectors there are fewer neighbors.
     assert sorted(measure(search, (ids[:, :8], truth[1][:, :8]), 8, 5, 7, None).curves) == [1, 7]
+
+
+def test_queries_that_are_all_farther_than_usual_are_unlike_those_measured() -> None:
+    one = calibration(k10=curve((1, 0.5), (4, 1.0)))._replace(far={10: 9.0}, middle={10: 5.0})
+
+    def at(*shares: tuple[float, int]) -> np.ndarray:
+        return np.repeat([np.full(10, distance, np.float32) for distance, _ in shares], [n for _, n in shares], axis=0)
+
+    assert not one.is_unlike(at((4.0, 15), (6.0, 15)))
+    assert not one.is_unlike(at((5.0, 40)))
+    assert not one.is_unlike(at((4.0, 4), (6.0, 36)))
+    assert one.is_unlike(at((4.0, 3), (6.0, 37)))
+    # What is found at little recall is farther.
+    assert not one.is_unlike(at((4.0, 3), (6.0, 37)), 0.9)
+    assert one.is_unlike(at((4.0, 35), (10.0, 5)))
+    # Files of before have no such distance.
+    import json
+
+    kept = json.loads(one.to_json())
+    del kept["middle"]
+    old = Calibration.from_json(json.dumps(kept))
+    assert old is not None
+    assert not old.is_unlike(at((6.0, 40)))
 
 
 # --- of an index -----------------------------------------------------------------------------------------------------

@@ -36,8 +36,9 @@ _MARGIN = 0.15
 # Distances of other kernels may differ in their last bits.
 _TOLERANCE = 1e-6
 # A search whose queries are farther from their neighbors than this share of those measured, more often than that, is
-# unlike them.
+# unlike them: many of them very far, or nearly all farther than usual.
 _FAR_QUANTILE, _FAR_SHARE = 0.98, 0.1
+_MIDDLE_QUANTILE, _MIDDLE_SHARE = 0.5, 0.9
 # Fewer queries say nothing of their kind.
 _LEAST_QUERIES = 20
 
@@ -78,6 +79,8 @@ class Calibration(NamedTuple):
     far : dict of int to float
         For each k, the distance of the k-th neighbor found that 98 % of the queries did not exceed: what the queries
         looked like. Searches whose queries exceed it far more often are unlike them.
+    middle : dict of int to float
+        The same for half of the queries: searches of which nearly all queries exceed it are unlike them too.
     """
 
     measured: bool
@@ -88,6 +91,7 @@ class Calibration(NamedTuple):
     recall: float | None = None
     far: dict[int, float] = {}  # noqa: RUF012
     n_lists: int = 0
+    middle: dict[int, float] = {}  # noqa: RUF012
 
     def effort(self, recall: float, k: int = 10) -> int:
         """The least effort whose measured recall reaches `recall`, for `k` neighbors.
@@ -127,9 +131,12 @@ class Calibration(NamedTuple):
         k = max((known for known in self.far if known <= distances.shape[1]), default=0)
         if not k:
             return False
-        limit = self.far[k]
-        share = float(np.mean(distances[:, k - 1] > limit + _TOLERANCE * abs(limit)))
-        return share > _FAR_SHARE + max(0.0, self.most(k) - recall)
+        missed = max(0.0, self.most(k) - recall)
+        limits = ((self.far[k], _FAR_SHARE), (self.middle.get(k, math.inf), _MIDDLE_SHARE))
+        return any(
+            float(np.mean(distances[:, k - 1] > limit + _TOLERANCE * abs(limit))) > share + missed
+            for limit, share in limits
+        )
 
     def to_json(self) -> str:
         """As it is kept in files."""
@@ -144,6 +151,7 @@ class Calibration(NamedTuple):
                 "n_lists": self.n_lists,
                 "recall": self.recall,
                 "far": {str(k): far for k, far in self.far.items()},
+                "middle": {str(k): middle for k, middle in self.middle.items()},
                 "curves": curves,
             }
         )
@@ -157,6 +165,7 @@ class Calibration(NamedTuple):
             kept = json.loads(text)
             curves = {int(k): tuple(CalibrationPoint(*point) for point in curve) for k, curve in kept["curves"].items()}
             far = {int(k): float(value) for k, value in kept["far"].items()}
+            middle = {int(k): float(value) for k, value in kept.get("middle", {}).items()}
             recall = None if kept["recall"] is None else float(kept["recall"])
             n_queries, n_vectors, n_lists = (int(kept[name]) for name in ("n_queries", "n_vectors", "n_lists"))
             fine = bool(curves) and all(k > 0 and _is_curve(curve) for k, curve in curves.items())
@@ -165,7 +174,7 @@ class Calibration(NamedTuple):
                 return None
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
-        return _worded(curves, n_queries, n_vectors, recall, far, n_lists)
+        return _worded(curves, n_queries, n_vectors, recall, (far, middle), n_lists)
 
 
 def exact_calibration(k: int) -> Calibration:
@@ -204,6 +213,7 @@ def measure(
     ks = sorted(known for known in {*KS, k} if known <= truth[1].shape[1])
     curves: dict[int, tuple[CalibrationPoint, ...]] = {}
     far: dict[int, float] = {}
+    middle: dict[int, float] = {}
     for known in ks:
         points: dict[int, CalibrationPoint] = {}
 
@@ -216,6 +226,7 @@ def measure(
             if point.mean >= max((other.mean for other in points.values()), default=0.0):
                 # As searches will see them: the distances of codes are not those of the vectors.
                 far[known] = float(np.quantile(distances[:, known - 1], _FAR_QUANTILE))
+                middle[known] = float(np.quantile(distances[:, known - 1], _MIDDLE_QUANTILE))
             points[effort] = point
             return point.mean
 
@@ -233,7 +244,7 @@ def measure(
             if min(abs(math.log(between / there)) for there in points) > _APART:
                 add(between)
         curves[known] = _curve(points)
-    return _worded(curves, len(truth[1]), n_vectors, recall, far, most)
+    return _worded(curves, len(truth[1]), n_vectors, recall, (far, middle), most)
 
 
 def queries_for(k: int, n_queries: int) -> int:
@@ -310,10 +321,11 @@ def _worded(
     n_queries: int,
     n_vectors: int,
     recall: float | None,
-    far: dict[int, float],
+    distances: tuple[dict[int, float], dict[int, float]],
     n_lists: int,
 ) -> Calibration:
-    calibration = Calibration(True, n_queries, curves, "", n_vectors, recall, far, n_lists)
+    far, middle = distances
+    calibration = Calibration(True, n_queries, curves, "", n_vectors, recall, far, n_lists, middle)
     parts = []
     for wanted in sorted({0.9, 0.95, 0.99} | ({recall} if recall else set())):
         efforts = ", ".join(f"{calibration.effort(wanted, k)} (k={k})" for k in curves)
