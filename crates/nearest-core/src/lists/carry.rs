@@ -32,24 +32,22 @@ impl Lists {
 
     /// The entries of some rows, list by list; `number` gives the numbers that they are to have, and nothing for all others.
     pub fn entries_of(&self, number: impl Fn(Row) -> Option<Row> + Sync, work: &Work<'_>) -> Result<Entries> {
+        // On one thread, into memory that is all there from the beginning: a copy of the parts would be as much again.
+        let all = Mutex::new(Entries::with_capacity(self.n_entries(), self.coding.code_bytes()));
         let parts: Vec<&[Arc<List>]> = self.lists.chunks(LISTS).collect();
-        let done: Vec<Mutex<Entries>> = parts.iter().map(|_| Mutex::default()).collect();
-        work.for_each(
+        Work::new(Some(1), work.caller()).for_each(
             "merging",
             parts.len(),
             || (),
             |(), part| {
-                let mut entries = Entries::default();
+                let mut entries = all.lock().unwrap_or_else(PoisonError::into_inner);
                 for (list, of) in (part * LISTS..).zip(parts[part]) {
                     self.take(list as u32, of, &number, &mut entries);
                 }
-                *done[part].lock().unwrap_or_else(PoisonError::into_inner) = entries;
                 Ok(())
             },
         )?;
-        Ok(Entries::joined(
-            done.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)),
-        ))
+        Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn take(

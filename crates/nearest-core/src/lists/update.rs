@@ -53,12 +53,19 @@ impl Entries {
     pub(super) fn joined(parts: impl Iterator<Item = Entries>) -> Self {
         let parts: Vec<Entries> = parts.collect();
         let n = parts.iter().map(Entries::len).sum();
-        let mut all = Entries::default();
-        all.lists.reserve_exact(n);
-        all.terms.reserve_exact(n);
-        all.codes.reserve_exact(parts.iter().map(|part| part.codes.len()).sum());
+        let code_bytes = parts.iter().map(|part| part.codes.len()).sum::<usize>() / n.max(1);
+        let mut all = Entries::with_capacity(n, code_bytes);
         parts.into_iter().for_each(|part| all.append(part));
         all
+    }
+
+    /// None yet, with room for `n`.
+    pub(super) fn with_capacity(n: usize, code_bytes: usize) -> Self {
+        Entries {
+            lists: Vec::with_capacity(n),
+            terms: Vec::with_capacity(n),
+            codes: Vec::with_capacity(n * code_bytes),
+        }
     }
 
     /// Takes over others.
