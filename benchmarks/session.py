@@ -86,6 +86,7 @@ class Session:
         settings: runner.Settings | None = None,
         adapters: Sequence[str] | None = None,
         sets: Sequence[str] | None = None,
+        families: Sequence[str] | None = None,
         threads: Sequence[int] | None = None,
         with_limits: bool = True,
         out: Path | None = None,
@@ -106,7 +107,7 @@ class Session:
         self.claims: list[dict[str, Any]] = []
         self.left_out: list[str] = []
         self.limits: dict[str, Any] = {}
-        self._sets, self._threads = sets, threads
+        self._sets, self._families, self._threads = sets, families, threads
         # Their tables would repeat what those at exact recalls say.
         self._untold: set[str] = set()
         self._records = records
@@ -242,6 +243,10 @@ class Session:
             if reason not in self.left_out:
                 self.left_out.append(reason)
                 self.say(f"left out: {reason}")
+        if self._families is not None:
+            left = {method.family for method in methods if not self._is_wanted(method)}
+            self.left_out += [f"{family}: not asked for" for family in sorted(left)]
+            methods = [method for method in methods if self._is_wanted(method)]
         if not self.quick:
             return methods
         kept: list[runner.Entry] = []
@@ -249,6 +254,9 @@ class Session:
             if method.parameters.asked or sum(one.family == method.family for one in kept) < _QUICK_SETS:
                 kept.append(method)
         return kept
+
+    def _is_wanted(self, method: runner.Entry) -> bool:
+        return method.adapter == "nearest" or self._families is None or method.family in self._families
 
     def keep_untold(self, name: str, comparison: runner.Comparison) -> None:
         """Keeps a comparison in the record alone: a table of the definition tells people what came of it."""
