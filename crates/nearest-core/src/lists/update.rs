@@ -52,7 +52,7 @@ impl Entries {
     /// All of these, in this order.
     pub(super) fn joined(parts: impl Iterator<Item = Entries>) -> Self {
         let parts: Vec<Entries> = parts.collect();
-        let n = parts.iter().map(Entries::len).sum();
+        let n: usize = parts.iter().map(Entries::len).sum();
         let code_bytes = parts.iter().map(|part| part.codes.len()).sum::<usize>() / n.max(1);
         let mut all = Entries::with_capacity(n, code_bytes);
         parts.into_iter().for_each(|part| all.append(part));
