@@ -244,9 +244,10 @@ class Session:
                 self.left_out.append(reason)
                 self.say(f"left out: {reason}")
         if self._families is not None:
-            left = {method.family for method in methods if not self._is_wanted(method)}
+            wanted = [one for one in methods if one.adapter == "nearest" or one.family in self._families]
+            left = {one.family for one in methods} - {one.family for one in wanted}
             self.left_out += [f"{family}: not asked for" for family in sorted(left)]
-            methods = [method for method in methods if self._is_wanted(method)]
+            methods = wanted
         if not self.quick:
             return methods
         kept: list[runner.Entry] = []
@@ -254,9 +255,6 @@ class Session:
             if method.parameters.asked or sum(one.family == method.family for one in kept) < _QUICK_SETS:
                 kept.append(method)
         return kept
-
-    def _is_wanted(self, method: runner.Entry) -> bool:
-        return method.adapter == "nearest" or self._families is None or method.family in self._families
 
     def keep_untold(self, name: str, comparison: runner.Comparison) -> None:
         """Keeps a comparison in the record alone: a table of the definition tells people what came of it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import arrays
-from .calibration import N_QUERIES, queries_for
+from .calibration import KS, N_QUERIES, queries_for
 from .distances import knn
 from .errors import ArgumentError
 from .index import Index
@@ -430,10 +430,12 @@ class _Plan:
     ) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """The true neighbors among the vectors that are not held out."""
         # Many neighbors are measured on few of the queries.
-        n_large = queries_for(max(100, self.k), len(queries))
-        positions, distances = self._nearest_kept(queries[:n_large], min(max(100, self.k), n))
+        ks = {*KS, self.k}
+        n_large = queries_for(max(ks), len(queries))
+        positions, distances = self._nearest_kept(queries[:n_large], min(max(ks), n))
         if n_large < len(queries):
-            few = self._nearest_kept(queries[n_large:], min(max(10, self.k if self.k < 100 else 1), n))
+            of_all = max(k for k in ks if queries_for(k, len(queries)) == len(queries))
+            few = self._nearest_kept(queries[n_large:], min(of_all, n))
             n_columns = min(few[0].shape[1], positions.shape[1])
             rest = np.zeros((len(queries) - n_large, positions.shape[1]), positions.dtype)
             beyond = np.full(rest.shape, np.inf, distances.dtype)

@@ -143,6 +143,27 @@ impl<'a> Work<'a> {
         if stopped { Err(Error::Cancelled) } else { Ok(()) }
     }
 
+    /// What `task(scratch, i)` gives for each i below `n_tasks`, in this order; else as [`Work::for_each`].
+    pub fn map<S, T: Send>(
+        &self,
+        stage: &str,
+        n_tasks: usize,
+        scratch: impl Fn() -> S + Sync,
+        task: impl Fn(&mut S, usize) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let done: Vec<Mutex<Option<T>>> = (0..n_tasks).map(|_| Mutex::new(None)).collect();
+        self.for_each(stage, n_tasks, scratch, |scratch, i| {
+            let result = task(scratch, i)?;
+            *done[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            Ok(())
+        })?;
+        // All of them ran.
+        Ok(done
+            .into_iter()
+            .filter_map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner))
+            .collect())
+    }
+
     fn run_inline<S>(
         &self,
         stage: &str,

@@ -363,7 +363,7 @@ impl Index {
     }
 
     /// An empty index whose lists were made as this one's: what is added to it can be carried over by
-    /// [`Stage::append_from`]. An error where there are none yet.
+    /// [`Stage::append_from`]. Without lists where there are none yet.
     pub fn empty_copy(&self) -> Result<Self> {
         let before = self.snapshot();
         let empty = Snapshot::empty(self.spec);

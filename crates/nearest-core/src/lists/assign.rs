@@ -8,8 +8,6 @@
 //! Measured (1 024 lists, rows looked at for a recall@10 of 0.95 and 0.99): wordnet 4.6 and 19.7 % without second copies, 3.5
 //! and 16.2 % with 40 %, 3.0 and 11.4 % with all; photos 2.9 and 7.0, 2.5 and 6.1, 2.6 and 6.1 %. λ = 1; 0 and 2 are worse.
 
-use std::sync::{Mutex, PoisonError};
-
 use nearest_kernels::{Kernels, Rows};
 
 use super::coding::{self, CodedQueries};
@@ -152,16 +150,11 @@ impl Lists {
         let n = rows.len();
         let grouped = self.router.grouping().is_some() && n >= 16 * GROUPED_ROWS;
         let size = if grouped { GROUPED_ROWS } else { ROWS };
-        let parts: Vec<Mutex<Coded>> = (0..n.div_ceil(size)).map(|_| Mutex::default()).collect();
         let worker = || Worker { assigner: Assigner::new(self.spill_gap), ..Worker::default() };
-        work.for_each("coding vectors", parts.len(), worker, |worker, i| {
+        let parts = work.map("coding vectors", n.div_ceil(size), worker, |worker, i| {
             let first = i * size;
-            let coded = self.code_part(rows, first..n.min(first + size), keeps, worker);
-            *parts[i].lock().unwrap_or_else(PoisonError::into_inner) = coded;
-            Ok(())
+            Ok(self.code_part(rows, first..n.min(first + size), keeps, worker))
         })?;
-        let parts: Vec<Coded> =
-            parts.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect();
         let distance = parts.iter().map(|part| part.distance).sum();
         let mut kept = Vec::with_capacity(parts.iter().map(|part| part.kept.len()).sum());
         parts.iter().for_each(|part| kept.extend_from_slice(&part.kept));

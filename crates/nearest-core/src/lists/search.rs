@@ -6,7 +6,6 @@
 //! at the end is compared again by [`Kept`], which knows the vectors best.
 
 use std::cell::Cell;
-use std::sync::{Mutex, PoisonError};
 
 use nearest_kernels::{Hit, Kernels, PANEL_ROWS, PanelQueries};
 
@@ -205,16 +204,12 @@ fn in_blocks(
     work: &Work<'_>,
     search: impl Fn(&[u32], &mut Scratch) -> Vec<Vec<Candidate>> + Sync,
 ) -> Result<Vec<Vec<Candidate>>> {
-    let done: Vec<Mutex<Vec<Vec<Candidate>>>> = blocks.iter().map(|_| Mutex::default()).collect();
-    work.for_each("searching", blocks.len(), Borrowed::take, |Borrowed(scratch), i| {
+    let done = work.map("searching", blocks.len(), Borrowed::take, |Borrowed(scratch), i| {
         scratch.numbers.clear();
-        let found = search(&blocks[i], scratch);
-        *done[i].lock().unwrap_or_else(PoisonError::into_inner) = found;
-        Ok(())
+        Ok(search(&blocks[i], scratch))
     })?;
     let mut all = vec![Vec::new(); n];
     for (block, found) in blocks.iter().zip(done) {
-        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         block.iter().zip(found).for_each(|(&query, found)| all[query as usize] = found);
     }
     Ok(all)
@@ -292,9 +287,8 @@ impl ListSearch<'_> {
     /// Codes and routes queries, `size` a part.
     fn routed(&self, queries: &[f32], size: usize, work: &Work<'_>) -> Result<Vec<Routed>> {
         let parts: Vec<&[f32]> = queries.chunks(size * self.lists.coding.dim()).collect();
-        let done: Vec<Mutex<Routed>> = parts.iter().map(|_| Mutex::default()).collect();
         let ranks = self.lists.router.ranks(self.kernels);
-        work.for_each("searching", parts.len(), Borrowed::take, |Borrowed(scratch), i| {
+        work.map("searching", parts.len(), Borrowed::take, |Borrowed(scratch), i| {
             let mut routed = Routed::default();
             let Routed { codes, probes, places } = &mut routed;
             self.lists.coding.queries(self.kernels, parts[i], codes, &mut scratch.coding);
@@ -307,10 +301,8 @@ impl ListSearch<'_> {
                 let n_rows = lists.iter().map(|&list| self.lists.lists[list as usize].n_rows() as u64).sum();
                 (*scratch.starts.select_nth_unstable(middle).1, n_rows)
             }));
-            *done[i].lock().unwrap_or_else(PoisonError::into_inner) = routed;
-            Ok(())
-        })?;
-        Ok(done.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+            Ok(routed)
+        })
     }
 
     /// Sorts queries by where their lists lie, and cuts them into blocks that cost about the same.

@@ -206,7 +206,7 @@ fn loss_of(
 }
 
 /// What `task` gives for each part of some rows, in order, so that sums do not depend on the number of threads.
-fn in_parts<S, T: Default + Send>(
+fn in_parts<S, T: Send>(
     rows: &[f32],
     dim: usize,
     work: &Work<'_>,
@@ -215,12 +215,7 @@ fn in_parts<S, T: Default + Send>(
 ) -> Result<Vec<T>> {
     const ROWS: usize = 256;
     let parts: Vec<&[f32]> = rows.chunks(ROWS * dim).collect();
-    let done: Vec<Mutex<T>> = parts.iter().map(|_| Mutex::default()).collect();
-    work.for_each("training", parts.len(), scratch, |scratch, i| {
-        *done[i].lock().unwrap_or_else(PoisonError::into_inner) = task(scratch, parts[i]);
-        Ok(())
-    })?;
-    Ok(done.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+    work.map("training", parts.len(), scratch, |scratch, i| Ok(task(scratch, parts[i])))
 }
 
 fn frame_of<P: Points>(kernels: &Kernels, sample: &P, plan: &Plan) -> Result<Frame> {

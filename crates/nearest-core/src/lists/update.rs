@@ -4,7 +4,7 @@
 //! rows are dead is packed again from those that live.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use nearest_kernels::PANEL_ROWS;
 
@@ -195,17 +195,11 @@ impl Lists {
                 }
             }
         }
-        let done: Vec<Mutex<Vec<List>>> = groups.iter().map(|_| Mutex::new(Vec::new())).collect();
-        work.for_each("filling lists", groups.len(), Packer::default, |packer, i| {
-            let group = &plans[groups[i].clone()];
-            let lists = packer.pack(&self.coding, group, entries, number, allocator)?;
-            *done[i].lock().unwrap_or_else(PoisonError::into_inner) = lists;
-            Ok(())
+        let done = work.map("filling lists", groups.len(), Packer::default, |packer, i| {
+            packer.pack(&self.coding, &plans[groups[i].clone()], entries, number, allocator)
         })?;
         let mut lists = Vec::clone(&self.lists);
-        let done =
-            done.into_iter().flat_map(|lists| lists.into_inner().unwrap_or_else(PoisonError::into_inner));
-        for (plan, list) in plans.iter().zip(done) {
+        for (plan, list) in plans.iter().zip(done.into_iter().flatten()) {
             lists[plan.list] = Arc::new(list);
         }
         Ok(Lists { lists: Arc::new(lists), ..self.clone() })
