@@ -225,7 +225,7 @@ fn rank(whole: &Data, data: &Data, lists: &Lists, encoding: ShortEncoding, rotat
             coder.unpack_panel(kernels, &panel, &mut bytes);
             let limits = best.iter_mut().zip(&offset).zip(&weight);
             let threshold: Vec<f32> = limits.map(|((best, o), w)| (best.limit() - o) * w).collect();
-            let tile = PanelRows { panel: &bytes, scale: &scale, bias: &bias, mutual: None };
+            let tile = PanelRows { panel: &bytes, scale: &scale, bias: &bias, mutual: None, ahead: &[] };
             let queries = PanelQueries {
                 codes: &codes,
                 start: &start,

@@ -104,7 +104,8 @@ fn print_tiles(kernels: &Kernels, dim: usize, n: usize) {
     let mut hits = Vec::new();
     let start = vec![0; n];
     let time = seconds(|| {
-        let rows = PanelRows { panel: black_box(&panel), scale: &scale, bias: &bias, mutual: None };
+        let rows =
+            PanelRows { panel: black_box(&panel), scale: &scale, bias: &bias, mutual: None, ahead: &[] };
         let queries = PanelQueries {
             codes: &codes,
             start: &start,
@@ -121,7 +122,8 @@ fn print_tiles(kernels: &Kernels, dim: usize, n: usize) {
     let mut hits = Vec::new();
     let start = vec![0.0; n];
     let time = seconds(|| {
-        let rows = PanelRows { panel: black_box(&panel), scale: &scale, bias: &bias, mutual: None };
+        let rows =
+            PanelRows { panel: black_box(&panel), scale: &scale, bias: &bias, mutual: None, ahead: &[] };
         let queries = PanelQueries {
             codes: &codes,
             start: &start,
@@ -230,7 +232,7 @@ fn print_codes(kernels: &Kernels, dim: usize) {
         PanelQueries { codes: &codes, start: &[0], weight: &[1.0], threshold: &[1e9], mutual_threshold: &[] };
     for bits in 1..=7 {
         let packed = vec![0x5a; planes_bytes(bits, depth)];
-        let rows = PanelRows { panel: &packed, scale: &of_32, bias: &of_32, mutual: None };
+        let rows = PanelRows { panel: &packed, scale: &of_32, bias: &of_32, mutual: None, ahead: &[] };
         let time = seconds(|| kernels.tile_planes(bits, black_box(&rows), &query, &mut Vec::new()));
         line += &format!(" {:.0}", time * 1e9);
     }
@@ -313,7 +315,13 @@ fn print_scan(kernels: &Kernels, memory: &[u8]) {
     let begin = Instant::now();
     let mut hits = Vec::new();
     for panel in memory.chunks_exact(128 * PANEL_ROWS) {
-        let rows = PanelRows { panel, scale: &[1.0; PANEL_ROWS], bias: &[0.0; PANEL_ROWS], mutual: None };
+        let rows = PanelRows {
+            panel,
+            scale: &[1.0; PANEL_ROWS],
+            bias: &[0.0; PANEL_ROWS],
+            mutual: None,
+            ahead: &[],
+        };
         let queries = PanelQueries {
             codes: &codes,
             start: &[0],

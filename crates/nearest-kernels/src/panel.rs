@@ -31,6 +31,8 @@ pub struct PanelRows<'a, T> {
     pub bias: &'a [f32; PANEL_ROWS],
     /// A second bias for a second threshold, for searches among the rows themselves.
     pub mutual: Option<&'a [f32; PANEL_ROWS]>,
+    /// What is looked at next, asked for line by line while the first queries are multiplied; nothing: it is near already.
+    pub ahead: &'a [u8],
 }
 
 /// Queries to compare with a panel.

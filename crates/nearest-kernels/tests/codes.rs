@@ -215,7 +215,8 @@ fn a_tile_of_planes_is_the_tile_of_what_they_unpack_to() {
                         threshold: &threshold,
                         mutual_threshold: &[],
                     };
-                    let rows = PanelRows { panel: &packed, scale: &scale, bias: &bias, mutual: None };
+                    let rows =
+                        PanelRows { panel: &packed, scale: &scale, bias: &bias, mutual: None, ahead: &[] };
                     let (mut found, mut expected) = (Vec::new(), Vec::new());
                     kernels.tile_planes(bits, &rows, &query, &mut found);
                     let unpacked = PanelRows { panel: &panel, ..rows };

@@ -79,6 +79,8 @@ fn check_i8(kernels: &Kernels, random: &mut Random, dim: usize, n: usize, mutual
             scale: &case.scale,
             bias: &case.bias,
             mutual: mutual.then_some(&case.mutual),
+            // Changes nothing, however long it is.
+            ahead: &[7; 5000][..n * 397 % 5000],
         },
         &PanelQueries {
             codes: &codes,
@@ -130,6 +132,8 @@ fn check_f32(kernels: &Kernels, random: &mut Random, dim: usize, n: usize, mutua
             scale: &case.scale,
             bias: &case.bias,
             mutual: mutual.then_some(&case.mutual),
+            // Changes nothing, however long it is.
+            ahead: &[7; 5000][..n * 397 % 5000],
         },
         &PanelQueries {
             codes: &codes,
@@ -199,7 +203,7 @@ fn extreme_bytes_are_summed_exactly() {
             let (panel, codes) = (vec![row; 32 * depth], vec![code; 3 * depth]);
             let mut hits = Vec::new();
             kernels.tile_i8(
-                &PanelRows { panel: &panel, scale: &[1.0; 32], bias: &[0.0; 32], mutual: None },
+                &PanelRows { panel: &panel, scale: &[1.0; 32], bias: &[0.0; 32], mutual: None, ahead: &[] },
                 &PanelQueries {
                     codes: &codes,
                     start: &[1, 2, 3],
@@ -224,7 +228,13 @@ fn a_nan_estimate_is_a_hit() {
             bias[17] = f32::NAN;
             let mut hits = Vec::new();
             kernels.tile_f32(
-                &PanelRows { panel: &[0.0; 32], scale: &[1.0; 32], bias: &bias, mutual: Some(&[-2.0; 32]) },
+                &PanelRows {
+                    panel: &[0.0; 32],
+                    scale: &[1.0; 32],
+                    bias: &bias,
+                    mutual: Some(&[-2.0; 32]),
+                    ahead: &[],
+                },
                 &PanelQueries {
                     codes: &vec![0.0; n],
                     start: &vec![0.0; n],
@@ -243,7 +253,13 @@ fn a_nan_estimate_is_a_hit() {
 #[should_panic(expected = "mutual_threshold must have length 1, got 0")]
 fn lengths_are_checked() {
     Kernels::best().tile_f32(
-        &PanelRows { panel: &[0.0; 32], scale: &[1.0; 32], bias: &[0.0; 32], mutual: Some(&[0.0; 32]) },
+        &PanelRows {
+            panel: &[0.0; 32],
+            scale: &[1.0; 32],
+            bias: &[0.0; 32],
+            mutual: Some(&[0.0; 32]),
+            ahead: &[],
+        },
         &PanelQueries {
             codes: &[0.0],
             start: &[0.0],

@@ -135,7 +135,13 @@ impl<'a> PackedBlock<'a> {
     pub(super) fn panel(&self, panel: usize) -> PanelRows<'a, u8> {
         let size = PANEL_ROWS * self.depth;
         let panel_bytes = &self.panels[panel * size..(panel + 1) * size];
-        PanelRows { panel: panel_bytes, scale: self.term(0, panel), bias: self.term(1, panel), mutual: None }
+        PanelRows {
+            panel: panel_bytes,
+            scale: self.term(0, panel),
+            bias: self.term(1, panel),
+            mutual: None,
+            ahead: &[],
+        }
     }
 
     /// The largest norm and error of a panel.

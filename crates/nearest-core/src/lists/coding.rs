@@ -247,20 +247,22 @@ impl Coding {
         }
     }
 
-    /// Multiplies a panel with queries and pushes the pairs that thresholds let in.
+    /// Multiplies a panel with queries and pushes the pairs that thresholds let in; asks for what is looked at next.
     pub fn tile(
         &self,
         kernels: &Kernels,
         panel: Panel<'_>,
         queries: &PanelQueries<'_, i8>,
+        ahead: &[u8],
         bytes: &mut Vec<u8>,
         hits: &mut Vec<Hit<i32>>,
     ) {
         let mut rows =
-            PanelRows { panel: panel.codes, scale: panel.scales, bias: panel.biases, mutual: None };
+            PanelRows { panel: panel.codes, scale: panel.scales, bias: panel.biases, mutual: None, ahead };
         match &self.codec {
             // What only one query looks at is not worth unpacking.
             Codec::Short(coder) if let (Some(bits), 1) = (coder.plane_bits(), queries.start.len()) => {
+                nearest_kernels::prefetch(ahead);
                 kernels.tile_planes(bits, &rows, queries, hits);
             }
             _ => {

@@ -77,6 +77,7 @@ impl Packed {
                 scale: self.scales[at..].first_chunk().expect("32 places a panel"),
                 bias: biases[at..].first_chunk().expect("32 places a panel"),
                 mutual: None,
+                ahead: &[],
             };
             kernels.estimates_i8(&rows, queries, &mut out[at..], self.places());
         }

@@ -221,7 +221,7 @@ impl Pair {
     }
 }
 
-impl ListSearch<'_> {
+impl<'a> ListSearch<'a> {
     /// Searches for all queries (n × dim).
     pub fn run(&self, queries: &[f32], goal: Goal, work: &Work<'_>) -> Result<Vec<Vec<Candidate>>> {
         let dim = self.lists.coding.dim();
@@ -530,7 +530,10 @@ impl ListSearch<'_> {
             for at in probes.of(0) {
                 group.clear();
                 self.join(group, codes, query as usize, probes.bases[at], &sink);
-                self.scan(probes.lists[at], matches, group, &mut sink, &mut |n| ahead.advance(n));
+                self.scan(probes.lists[at], matches, group, &mut sink, &mut |n| {
+                    ahead.advance(n);
+                    &[]
+                });
             }
             return;
         }
@@ -565,8 +568,8 @@ impl ListSearch<'_> {
                     self.join(group, codes, pair[0] as usize, probes.bases[pair[1] as usize], &sink);
                 }
                 // Those after the first meet what was read.
-                let ahead: &mut dyn FnMut(usize) =
-                    if i == 0 { &mut |n| ahead.advance(n) } else { &mut |_| {} };
+                let ahead: &mut dyn FnMut(usize) -> &'a [u8] =
+                    if i == 0 { &mut |n| ahead.take(n) } else { &mut |_| &[] };
                 self.scan(list as u32, matches, group, &mut sink, ahead);
             }
         }
@@ -588,7 +591,7 @@ impl ListSearch<'_> {
                     self.kernels.dot::<f32>(framed, centroid, &mut base);
                     self.join(group, codes, query, base[0], &sink);
                 }
-                self.scan(list, matches, group, &mut sink, &mut |_| {});
+                self.scan(list, matches, group, &mut sink, &mut |_| &[]);
             }
         }
     }
@@ -606,35 +609,39 @@ impl ListSearch<'_> {
     }
 
     /// What lists hold, block by block.
-    fn bytes_of<'a>(&'a self, lists: impl Iterator<Item = u32> + 'a) -> impl Iterator<Item = &'a [u8]> {
-        lists.flat_map(|list| self.lists.lists[list as usize].blocks.iter().map(Block::bytes))
+    fn bytes_of(&self, lists: impl Iterator<Item = u32>) -> impl Iterator<Item = &'a [u8]> {
+        let all = &self.lists.lists;
+        lists.flat_map(move |list| all[list as usize].blocks.iter().map(Block::bytes))
     }
 
-    /// Multiplies a list with the queries of a group; `ahead` is told of the bytes that are done with.
+    /// Multiplies a list with the queries of a group. `ahead` is told of bytes that will be done with, and gives those that are
+    /// to be asked for meanwhile.
     fn scan(
         &self,
         list: u32,
         matches: Option<&Matches<'_>>,
         group: &mut Group,
         sink: &mut Sink<'_>,
-        ahead: &mut dyn FnMut(usize),
+        ahead: &mut dyn FnMut(usize) -> &'a [u8],
     ) {
         let coding = &self.lists.coding;
         let matching = matches.map(|matches| matches.of(list));
         let mut place = 0;
         for block in &self.lists.lists[list as usize].blocks {
             for panel in block.panels() {
-                ahead(block.unit_bytes());
+                let ahead = ahead(block.unit_bytes());
+                nearest_kernels::prefetch(&ahead[panel.codes.len().min(ahead.len())..]);
                 let first_place = place;
                 place += panel.rows.len() as u32;
                 let bits = matching.map(|matching| matching.panel(first_place as usize / PANEL_ROWS));
                 if bits == Some(0) {
+                    nearest_kernels::prefetch(ahead);
                     continue;
                 }
                 let Group { codes, start, weight, threshold, bytes, hits, .. } = group;
                 hits.clear();
                 let queries = PanelQueries { codes, start, weight, threshold, mutual_threshold: &[] };
-                coding.tile(self.kernels, panel, &queries, bytes, hits);
+                coding.tile(self.kernels, panel, &queries, ahead, bytes, hits);
                 if !group.hits.is_empty() {
                     self.take(list, (first_place, panel, bits), group, sink);
                 }
@@ -701,6 +708,17 @@ impl<'a, I: Iterator<Item = &'a [u8]>> ReadAhead<'a, I> {
         let mut ahead = Self { rest: &[], blocks };
         ahead.advance(n);
         ahead
+    }
+
+    /// The next bytes, `n` at most; the rest of the `n` is asked for.
+    fn take(&mut self, n: usize) -> &'a [u8] {
+        if self.rest.is_empty() {
+            self.rest = self.blocks.next().unwrap_or_default();
+        }
+        let part;
+        (part, self.rest) = self.rest.split_at(n.min(self.rest.len()));
+        self.advance(n - part.len());
+        part
     }
 
     /// Asks for `n` bytes more.

@@ -180,7 +180,8 @@ unsafe fn blocks<M: Keep, S: Sink<M>, const Q: usize, const V: usize, const U: u
         unsafe {
             let panel = points.panel.as_ptr().add(row * M::GROUP);
             let codes = centroids.codes.as_ptr().add(place * depth);
-            let totals = multiply::<M, Q, V, U>(panel, codes, centroids.start.as_ptr().add(place), depth);
+            let start = centroids.start.as_ptr().add(place);
+            let totals = multiply::<M, Q, V, U, false>(panel, codes, start, depth, &[]);
             let mut scores = [[M::load(points.weight.as_ptr()); V]; Q];
             for v in 0..V {
                 let weight = M::load(points.weight.as_ptr().add(row + v * M::LANES));

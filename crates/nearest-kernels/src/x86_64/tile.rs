@@ -163,7 +163,8 @@ unsafe fn estimates<M: Multiply, const Q: usize, const V: usize, const U: usize>
         unsafe {
             let panel = rows.panel.as_ptr().add(first_row * M::GROUP);
             let codes = queries.codes.as_ptr().add(query * depth);
-            let totals = multiply::<M, Q, V, U>(panel, codes, queries.start.as_ptr().add(query), depth);
+            let start = queries.start.as_ptr().add(query);
+            let totals = multiply::<M, Q, V, U, false>(panel, codes, start, depth, &[]);
             for q in 0..Q {
                 let weight = *queries.weight.get_unchecked(query + q);
                 for v in 0..V {
@@ -197,7 +198,13 @@ unsafe fn blocks<M: Multiply, const Q: usize, const V: usize, const U: usize, co
         unsafe {
             let panel = rows.panel.as_ptr().add(first_row * M::GROUP);
             let codes = queries.codes.as_ptr().add(query * depth);
-            let totals = multiply::<M, Q, V, U>(panel, codes, queries.start.as_ptr().add(query), depth);
+            let start = queries.start.as_ptr().add(query);
+            let totals = if query == 0 && !rows.ahead.is_empty() {
+                let part = (first_row * depth * size_of::<M::Row>()).min(rows.ahead.len());
+                multiply::<M, Q, V, U, true>(panel, codes, start, depth, &rows.ahead[part..])
+            } else {
+                multiply::<M, Q, V, U, false>(panel, codes, start, depth, &[])
+            };
             let mut all = u32::MAX;
             for q in 0..Q {
                 for v in 0..V {
@@ -262,12 +269,21 @@ unsafe fn below<M: Multiply, const MUTUAL: bool>(
 /// # Safety
 /// From `panel` on there are `V * LANES` rows of `depth / GROUP` groups of 32, from `codes` on `Q` queries of `depth`
 /// codes, from `start` on what their sums start from.
+///
+/// With `ASKS`, `ahead` is asked for meanwhile.
 #[inline(always)]
-pub(super) unsafe fn multiply<M: Multiply, const Q: usize, const V: usize, const U: usize>(
+pub(super) unsafe fn multiply<
+    M: Multiply,
+    const Q: usize,
+    const V: usize,
+    const U: usize,
+    const ASKS: bool,
+>(
     mut panel: *const M::Row,
     mut codes: *const M::Code,
     start: *const M::Sum,
     depth: usize,
+    ahead: &[u8],
 ) -> [[M::Total; V]; Q] {
     // SAFETY: as the caller's.
     unsafe {
@@ -276,9 +292,20 @@ pub(super) unsafe fn multiply<M: Multiply, const Q: usize, const V: usize, const
             totals[q][0] = [M::start(*start.add(q)); V];
         }
         let mut groups = depth / M::GROUP;
+        let mut next = ahead.as_ptr().cast::<i8>();
+        let end = next.wrapping_add(ahead.len());
         while groups >= U {
             for u in 0..U {
-                if Q == 1 {
+                if ASKS {
+                    // A few lines at a time: many at once would wait for each other, and multiplying for them.
+                    if next < end {
+                        let step = V * M::LANES * M::GROUP * size_of::<M::Row>();
+                        for line in (0..step).step_by(64) {
+                            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line));
+                        }
+                        next = next.wrapping_add(step);
+                    }
+                } else if Q == 1 {
                     // A single query reads panels from memory as fast as they come; a tile of many has them in cache.
                     let ahead = panel.cast::<i8>().wrapping_add(AHEAD);
                     for line in (0..PANEL_ROWS * M::GROUP * size_of::<M::Row>()).step_by(64) {
