@@ -1,7 +1,6 @@
 //! How well short codes rank real vectors: the table of `docs/decisions/0005-short-codes.md`.
 //!
-//! `cargo run --release -p nearest-core --example short_codes -- FOLDER [NAME…]`, where the folder holds `base.npy`,
-//! `queries.npy`, `gt.npy` (rows of the true neighbours) and `metric.npy`, as `unzip data.npz` makes them.
+//! `cargo run --release -p nearest-core --example short_codes -- FOLDER [NAME…]`, with a folder as `data` reads it.
 //!
 //! All rows are ranked by the estimate that lists can use. With c the centre of a row's list, µ the mean of all rows and r̂
 //! the coded r = x − c,
@@ -12,72 +11,22 @@
 //! and yet only ⟨q − c, r − r̂⟩ is lost, which is small where c is near. Cosine is Euclidean distance of unit vectors.
 //! A column R says how many of the true 10 are among the R best by the estimate; neighbours count by distance.
 
+mod data;
+
 use std::path::Path;
 
-use half::f16;
+use data::{Data, K};
 use nearest_core::coder::{Coder, CoderScratch, ShortEncoding};
 use nearest_core::pca::Pca;
 use nearest_core::rotation::Rotation;
 use nearest_core::work::{Silent, Work};
 use nearest_kernels::{Kernels, PANEL_ROWS, PanelQueries, PanelRows, Rows, panel_depth};
 
-const K: usize = 10;
 const KEPT: usize = 100;
 const COLUMNS: [usize; 5] = [10, 15, 20, 40, 100];
 
-/// What a `.npy` file holds: type, shape and bytes.
-fn read_npy(path: &Path) -> (String, Vec<usize>, Vec<u8>) {
-    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let header_bytes = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = String::from_utf8_lossy(&bytes[10..10 + header_bytes]).into_owned();
-    let after = |key: &str| header.split_once(key).map_or("", |(_, rest)| rest);
-    let kind = after("'descr': '").split('\'').next().unwrap_or("").to_owned();
-    let shape = after("'shape': (").split(')').next().unwrap_or("");
-    let shape = shape.split(',').filter_map(|n| n.trim().parse().ok()).collect();
-    (kind, shape, bytes[10 + header_bytes..].to_vec())
-}
-
-fn read_floats(path: &Path) -> (usize, Vec<f32>) {
-    let (kind, shape, bytes) = read_npy(path);
-    let values = match kind.as_str() {
-        "|u1" => bytes.iter().map(|&byte| f32::from(byte)).collect(),
-        "<f2" => bytes.as_chunks().0.iter().map(|&half| f16::from_le_bytes(half).to_f32()).collect(),
-        "<f4" => bytes.as_chunks().0.iter().map(|&float| f32::from_le_bytes(float)).collect(),
-        _ => panic!("{}: cannot read {kind}", path.display()),
-    };
-    (shape[1], values)
-}
-
-struct Data {
-    dim: usize,
-    base: Vec<f32>,
-    queries: Vec<f32>,
-    /// Largest squared distance of the true neighbours, by query.
-    limits: Vec<f64>,
-}
-
 fn sqeuclidean(a: &[f32], b: &[f32]) -> f64 {
     Kernels::best().canonical_sqeuclidean(a, b)
-}
-
-fn read_data(folder: &Path) -> Data {
-    let (dim, mut base) = read_floats(&folder.join("base.npy"));
-    let (_, mut queries) = read_floats(&folder.join("queries.npy"));
-    let (_, shape, truth) = read_npy(&folder.join("gt.npy"));
-    let (_, _, metric) = read_npy(&folder.join("metric.npy"));
-    if metric.starts_with(b"c") {
-        for vector in base.chunks_exact_mut(dim).chain(queries.chunks_exact_mut(dim)) {
-            let length = Kernels::best().canonical_squared_norm(vector).sqrt() as f32;
-            vector.iter_mut().for_each(|x| *x /= length);
-        }
-    }
-    let truth: Vec<usize> = truth.as_chunks().0.iter().map(|&row| i32::from_le_bytes(row) as usize).collect();
-    let limits = queries.chunks_exact(dim).zip(truth.chunks_exact(shape[1])).map(|(query, rows)| {
-        let of_rows = rows[..K].iter().map(|&row| sqeuclidean(query, &base[row * dim..][..dim]));
-        of_rows.fold(0.0, f64::max) * (1.0 + 1e-6)
-    });
-    let limits = limits.collect();
-    Data { dim, base, queries, limits }
 }
 
 /// Centres, and the rows of each.
@@ -159,6 +108,8 @@ fn turned(data: &Data, n_components: usize) -> Data {
         base: turn(&data.base),
         queries: turn(&data.queries),
         limits: data.limits.clone(),
+        metric: data.metric,
+        is_uint8: false,
     }
 }
 
@@ -265,7 +216,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().expect("a folder of .npy files");
     let names: Vec<String> = arguments.collect();
-    let data = read_data(Path::new(&folder));
+    let data = Data::read(Path::new(&folder));
     let n_rows = data.base.len() / data.dim;
     println!("{folder}: {n_rows} × {}, kernels {}", data.dim, Kernels::best().name());
     let all: Vec<usize> = (0..n_rows).collect();

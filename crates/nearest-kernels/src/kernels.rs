@@ -12,6 +12,7 @@ use half::{bf16, f16};
 use crate::MAX_DIM;
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
+use crate::codes::{self, CodeQuery};
 use crate::element::Element;
 use crate::grid::{self, GridCode};
 use crate::panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, panel_depth};
@@ -62,6 +63,9 @@ pub(crate) type UpdateRow =
 pub(crate) type DecodeRow =
     unsafe fn(panel: &[u8], row: usize, zero: i32, scale: f32, offset: &[f32], out: &mut [f32]);
 
+pub(crate) type CodeSums =
+    unsafe fn(bits: u32, query: &[[i8; 64]], row_bytes: usize, rows: &[&[u8]], out: &mut [i32]);
+
 /// The kernels of one type of element.
 pub struct ElementTable<T: Element> {
     pub(crate) dot: OneToMany<T::Query, T, T::Sum>,
@@ -87,6 +91,7 @@ pub struct Kernels {
     pub(crate) u8: ElementTable<u8>,
     pub(crate) hamming: OneToMany<u8, u8, u32>,
     pub(crate) common_bits: OneToMany<u8, u8, u32>,
+    pub(crate) code_sums: CodeSums,
     pub(crate) tile_i8: Tile<u8, i8, i32>,
     pub(crate) tile_f32: Tile<f32, f32, f32>,
     pub(crate) estimates_i8: Estimates<u8, i8>,
@@ -143,6 +148,7 @@ static PORTABLE: Kernels = Kernels {
     u8: portable_table!(integer),
     hamming: portable::hamming,
     common_bits: portable::common_bits,
+    code_sums: codes::portable,
     tile_i8: portable::tile_i8,
     tile_f32: portable::tile_f32,
     estimates_i8: portable::estimates_i8,
@@ -296,6 +302,19 @@ impl Kernels {
         rows.check(query.len(), out.len());
         // SAFETY: as in `dot`.
         unsafe { (self.common_bits)(query, rows, out) }
+    }
+
+    /// `Σ query · level` of each row of codes, exactly.
+    ///
+    /// # Panics
+    /// Unless `rows` are `out.len()` rows of [`CodeQuery::row_bytes`], at most [`MAX_DIM`].
+    #[track_caller]
+    pub fn code_sums(&self, query: &CodeQuery, rows: &[&[u8]], out: &mut [i32]) {
+        let row_bytes = query.row_bytes();
+        check_dim(row_bytes);
+        Rows::Scattered(rows).check(row_bytes, out.len());
+        // SAFETY: the table's features were detected, the lengths are as checked, and a query has whole blocks for its rows.
+        unsafe { (self.code_sums)(query.bits(), query.blocks(), row_bytes, rows, out) }
     }
 
     /// `Σ query · row` in float64, in the canonical order: the same bits on every level.

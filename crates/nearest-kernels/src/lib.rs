@@ -33,6 +33,7 @@
 
 mod canonical;
 mod centroids;
+mod codes;
 mod element;
 mod grid;
 mod kernels;
@@ -50,6 +51,7 @@ mod words;
 mod x86_64;
 
 pub use centroids::{Nearest, PanelCentroids, PanelPoints};
+pub use codes::CodeQuery;
 pub use element::Element;
 pub use grid::GridCode;
 pub use kernels::Kernels;

@@ -309,6 +309,71 @@ unsafe fn add_counts(total: Counts, bits: __m256i) -> Counts {
 step!([] Hamming, u8, u8 => Raw, 32, Counts, |t, q, r| add_counts(t, _mm256_xor_si256(q.0, r.0)));
 step!([] CommonBits, u8, u8 => Raw, 32, Counts, |t, q, r| add_counts(t, _mm256_and_si256(q.0, r.0)));
 
+step!([] Codes8, i8, u8 => Words, 16, Integers, |t, q, r| add_products(t, q.0, r.0));
+
+/// Components of the lower halves of 64 bytes and of the upper ones.
+#[derive(Clone, Copy)]
+pub(super) struct Nibbles([__m256i; 4]);
+
+impl Nibbles {
+    #[inline(always)]
+    unsafe fn of(at: *const u8) -> Self {
+        let low = _mm256_set1_epi8(15);
+        let (a, b) = (_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast()));
+        let (above_a, above_b) = (_mm256_srli_epi16::<4>(a), _mm256_srli_epi16::<4>(b));
+        Nibbles([
+            _mm256_and_si256(a, low),
+            _mm256_and_si256(b, low),
+            _mm256_and_si256(above_a, low),
+            _mm256_and_si256(above_b, low),
+        ])
+    }
+}
+
+// SAFETY: a query has 128 bytes for every 64 of a row, begun or whole; of a row 64 bytes are read, or `n`. Products of 15 and
+// 128, four of pairs of which are summed, fit `i16`.
+unsafe impl Step for Codes4 {
+    type Query = [i8; 2];
+    type Row = u8;
+    type Vector = Nibbles;
+    type Total = Integers;
+    const WIDTH: usize = 64;
+
+    #[inline(always)]
+    fn start(_: &[[i8; 2]]) -> i32 {
+        0
+    }
+    #[inline(always)]
+    unsafe fn query(at: *const [i8; 2]) -> Nibbles {
+        let at = at.cast::<__m256i>();
+        let mut parts = [_mm256_setzero_si256(); 4];
+        for i in 0..4 {
+            parts[i] = _mm256_loadu_si256(at.add(i));
+        }
+        Nibbles(parts)
+    }
+    #[inline(always)]
+    unsafe fn query_part(at: *const [i8; 2], _: usize) -> Nibbles {
+        Self::query(at)
+    }
+    #[inline(always)]
+    unsafe fn row(at: *const u8) -> Nibbles {
+        Nibbles::of(at)
+    }
+    #[inline(always)]
+    unsafe fn row_part(at: *const u8, n: usize) -> Nibbles {
+        Nibbles::of(padded::<_, 64>(at, n).as_ptr())
+    }
+    #[inline(always)]
+    unsafe fn step(total: Integers, Nibbles(query): Nibbles, Nibbles(row): Nibbles) -> Integers {
+        let mut sums = _mm256_maddubs_epi16(row[0], query[0]);
+        for i in 1..4 {
+            sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(row[i], query[i]));
+        }
+        add_products(total, sums, _mm256_set1_epi16(1))
+    }
+}
+
 /// `scale * sum + bias * weight`.
 ///
 /// # Safety

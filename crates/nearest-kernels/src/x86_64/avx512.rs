@@ -401,6 +401,50 @@ byte_step!(CommonBits, u8, u8, Counts, |_query| 0, |t, q, r| {
     Counts(_mm512_add_epi64(t.0, _mm512_popcnt_epi64(_mm512_and_si512(q, r))))
 });
 
+byte_step!(Codes8, i8, u8, Integers, |_query| 0, |t, q, r| Integers(_mm512_dpbusd_epi32(t.0, r, q)));
+
+// SAFETY: a query has 128 bytes for every 64 of a row, begun or whole; a row's loads are those of `Bytes`, and its padding is 0.
+unsafe impl Step for Codes4 {
+    type Query = [i8; 2];
+    type Row = u8;
+    type Vector = [__m512i; 2];
+    type Total = Integers;
+    const WIDTH: usize = 64;
+
+    #[inline(always)]
+    fn start(_: &[[i8; 2]]) -> i32 {
+        0
+    }
+    #[inline(always)]
+    unsafe fn query(at: *const [i8; 2]) -> [__m512i; 2] {
+        let at = at.cast::<i8>();
+        [Bytes::load(at), Bytes::load(at.add(64))]
+    }
+    #[inline(always)]
+    unsafe fn query_part(at: *const [i8; 2], _: usize) -> [__m512i; 2] {
+        Self::query(at)
+    }
+    #[inline(always)]
+    unsafe fn row(at: *const u8) -> [__m512i; 2] {
+        halves(Bytes::load(at))
+    }
+    #[inline(always)]
+    unsafe fn row_part(at: *const u8, n: usize) -> [__m512i; 2] {
+        halves(Bytes::load_part(at, n))
+    }
+    #[inline(always)]
+    unsafe fn step(total: Integers, query: [__m512i; 2], row: [__m512i; 2]) -> Integers {
+        Integers(_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(total.0, row[0], query[0]), row[1], query[1]))
+    }
+}
+
+/// The lower and the upper halves of bytes.
+#[inline(always)]
+unsafe fn halves(bytes: __m512i) -> [__m512i; 2] {
+    let low = _mm512_set1_epi8(15);
+    [_mm512_and_si512(bytes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low)]
+}
+
 /// `scale * sum + bias * weight`.
 ///
 /// # Safety

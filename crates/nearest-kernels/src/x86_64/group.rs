@@ -89,6 +89,21 @@ pub(super) unsafe fn one_to_many<S: Step>(
     }
 }
 
+/// Compares a query with rows that were asked for before.
+///
+/// # Safety
+/// `query` points to `dim` elements and `rows` are `out.len()` rows of `dim` elements.
+#[inline(always)]
+pub(super) unsafe fn scattered<S: Step>(
+    dim: usize,
+    query: *const S::Query,
+    rows: &[&[S::Row]],
+    out: &mut [Sum<S>],
+) {
+    // SAFETY: `rows` has as many places as `out`, of `dim` elements each.
+    unsafe { walk::<S, false>(dim, query, S::start(&[]), out, |i| rows.get_unchecked(i).as_ptr(), |_| ()) }
+}
+
 /// # Safety
 /// `row(i)` points to `dim` elements for every `i < out.len()`, and `query` to as many.
 #[inline(always)]

@@ -39,6 +39,10 @@ macro_rules! level {
         /// Bits that are set in both.
         pub(super) struct CommonBits;
 
+        /// `Σ query · row` of signed queries and unsigned rows.
+        pub(super) struct Codes8;
+        /// The same of rows that have two components a byte.
+        pub(super) struct Codes4;
         /// Tiles of bytes.
         pub(super) struct TileI8;
         /// Tiles of `f32`.
@@ -57,6 +61,18 @@ macro_rules! level {
         unsafe fn one_to_many<S: Step>(query: &[S::Query], rows: Rows<'_, S::Row>, out: &mut [Sum<S>]) {
             // SAFETY: as the caller's; this function has the level's features.
             unsafe { group::one_to_many::<S>(query.len(), query.as_ptr(), S::start(query), rows, out) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn code_sums(bits: u32, query: &[[i8; 64]], row_bytes: usize, rows: &[&[u8]], out: &mut [i32]) {
+            let query = query.as_ptr();
+            // SAFETY: as the caller's; this function has the level's features, and queries have whole blocks.
+            unsafe {
+                match bits {
+                    4 => group::scattered::<Codes4>(row_bytes, query.cast(), rows, out),
+                    _ => group::scattered::<Codes8>(row_bytes, query.cast(), rows, out),
+                }
+            }
         }
 
         #[target_feature(enable = $features)]
@@ -292,6 +308,7 @@ macro_rules! level {
             u8: element_table(),
             hamming: one_to_many::<Hamming>,
             common_bits: one_to_many::<CommonBits>,
+            code_sums,
             tile_i8: tile::<TileI8>,
             tile_f32: tile::<TileF32>,
             estimates_i8: estimates::<TileI8>,

@@ -1,0 +1,84 @@
+//! A query of signed bytes against rows of codes that lie anywhere: what a walk through a graph compares.
+//!
+//! A row of 8 bits has a byte a component. A row of 4 bits has `w = ⌈dim / 2⌉` bytes, of which byte `k` holds component `k`
+//! in its lower half and component `k + w` in its upper one (as the codes of `scalar4` lie). The query is laid out once, in
+//! blocks of 64 bytes that lie as the components of 64 bytes of a row do, and filled up with zeros.
+
+/// Bytes of a block.
+const BLOCK: usize = 64;
+
+/// A query, laid out to be compared with rows of codes.
+#[derive(Clone, Debug, Default)]
+pub struct CodeQuery {
+    bits: u32,
+    row_bytes: usize,
+    /// 8 bits: a block for 64 bytes of a row; 4 bits: two, for the lower halves and the upper ones.
+    blocks: Vec<[i8; BLOCK]>,
+}
+
+impl CodeQuery {
+    /// Lays out a query of as many components as it has codes, for rows of 4 or 8 bits.
+    ///
+    /// # Panics
+    /// Unless there are 4 or 8 bits.
+    #[track_caller]
+    pub fn set(&mut self, bits: u32, codes: &[i8]) {
+        assert!(bits == 4 || bits == 8, "rows of codes have 4 or 8 bits, got {bits}");
+        let per_byte = (8 / bits) as usize;
+        self.bits = bits;
+        self.row_bytes = codes.len().div_ceil(per_byte);
+        self.blocks.clear();
+        self.blocks.resize(self.row_bytes.div_ceil(BLOCK) * per_byte, [0; BLOCK]);
+        for (half, codes) in codes.chunks(self.row_bytes.max(1)).enumerate() {
+            for (block, codes) in codes.chunks(BLOCK).enumerate() {
+                self.blocks[block * per_byte + half][..codes.len()].copy_from_slice(codes);
+            }
+        }
+    }
+
+    /// Bits a component of the rows.
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// `Σ query`.
+    pub fn sum(&self) -> i32 {
+        self.blocks.as_flattened().iter().map(|&code| i32::from(code)).sum()
+    }
+
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    pub(crate) fn blocks(&self) -> &[[i8; BLOCK]] {
+        &self.blocks
+    }
+}
+
+/// `Σ query · level` of each row, exactly.
+pub(crate) unsafe fn portable(
+    bits: u32,
+    query: &[[i8; BLOCK]],
+    row_bytes: usize,
+    rows: &[&[u8]],
+    out: &mut [i32],
+) {
+    for (row, out) in rows.iter().zip(out) {
+        let blocks = row[..row_bytes].chunks(BLOCK);
+        *out = if bits == 8 {
+            blocks.zip(query).map(|(row, query)| products(row, query, |byte| byte)).sum()
+        } else {
+            let pairs = query.as_chunks::<2>().0;
+            let both = |row: &[u8], [low, high]: &[[i8; BLOCK]; 2]| {
+                products(row, low, |byte| byte & 15) + products(row, high, |byte| byte >> 4)
+            };
+            blocks.zip(pairs).map(|(row, pair)| both(row, pair)).sum()
+        };
+    }
+}
+
+#[inline(always)]
+fn products(row: &[u8], query: &[i8; BLOCK], level: impl Fn(u8) -> u8) -> i32 {
+    row.iter().zip(query).map(|(&byte, &q)| i32::from(level(byte)) * i32::from(q)).sum()
+}
