@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 import warnings
@@ -119,8 +120,6 @@ def test_what_is_no_calibration_is_none(text: str) -> None:
     ],
 )
 def test_a_damaged_calibration_is_none(change: dict[str, Any], index: Index) -> None:
-    import json
-
     good = calibration(k10=curve((1, 0.5), (4, 0.9)))
     text = json.dumps({**json.loads(good.to_json()), **change})
     assert Calibration.from_json(text) is None
@@ -190,8 +189,6 @@ def test_queries_that_are_all_farther_than_usual_are_unlike_those_measured() -> 
     assert not one.is_unlike(at((4.0, 3), (6.0, 37)), 0.9)
     assert one.is_unlike(at((4.0, 35), (10.0, 5)))
     # Files of before have no such distance.
-    import json
-
     kept = json.loads(one.to_json())
     del kept["middle"]
     old = Calibration.from_json(json.dumps(kept))

@@ -243,13 +243,7 @@ impl Scratch {
             panels.chunks_exact(PANEL_ROWS * n_rows).zip(sums.chunks_exact_mut(PANEL_ROWS * BLOCK))
         {
             hits.clear();
-            let rows = PanelRows {
-                panel,
-                scale: &[1.0; PANEL_ROWS],
-                bias: &[0.0; PANEL_ROWS],
-                mutual: None,
-                ahead: &[],
-            };
+            let rows = PanelRows::unscaled(panel);
             // Nothing is below −∞: every sum comes back.
             let queries = PanelQueries {
                 codes: queries,

@@ -315,13 +315,7 @@ fn print_scan(kernels: &Kernels, memory: &[u8]) {
     let begin = Instant::now();
     let mut hits = Vec::new();
     for panel in memory.chunks_exact(128 * PANEL_ROWS) {
-        let rows = PanelRows {
-            panel,
-            scale: &[1.0; PANEL_ROWS],
-            bias: &[0.0; PANEL_ROWS],
-            mutual: None,
-            ahead: &[],
-        };
+        let rows = PanelRows::unscaled(panel);
         let queries = PanelQueries {
             codes: &codes,
             start: &[0],

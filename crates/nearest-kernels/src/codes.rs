@@ -57,13 +57,7 @@ impl CodeQuery {
 }
 
 /// `Σ query · level` of each row, exactly.
-pub(crate) unsafe fn portable(
-    bits: u32,
-    query: &[[i8; BLOCK]],
-    row_bytes: usize,
-    rows: &[&[u8]],
-    out: &mut [i32],
-) {
+pub(crate) fn portable(bits: u32, query: &[[i8; BLOCK]], row_bytes: usize, rows: &[&[u8]], out: &mut [i32]) {
     for (row, out) in rows.iter().zip(out) {
         let blocks = row[..row_bytes].chunks(BLOCK);
         *out = if bits == 8 {

@@ -114,7 +114,11 @@ pub(crate) fn push_hits<S: Copy>(
     }
 }
 
-impl<T> PanelRows<'_, T> {
+impl<'a, T> PanelRows<'a, T> {
+    /// A panel whose estimates are its sums.
+    pub fn unscaled(panel: &'a [T]) -> Self {
+        Self { panel, scale: &[1.0; PANEL_ROWS], bias: &[0.0; PANEL_ROWS], mutual: None, ahead: &[] }
+    }
     /// Panics unless panel and queries fit together; gives (queries, depth).
     #[track_caller]
     pub(crate) fn check<C: PanelCode>(&self, queries: &PanelQueries<'_, C>) -> (usize, usize) {

@@ -203,7 +203,7 @@ fn extreme_bytes_are_summed_exactly() {
             let (panel, codes) = (vec![row; 32 * depth], vec![code; 3 * depth]);
             let mut hits = Vec::new();
             kernels.tile_i8(
-                &PanelRows { panel: &panel, scale: &[1.0; 32], bias: &[0.0; 32], mutual: None, ahead: &[] },
+                &PanelRows::unscaled(&panel),
                 &PanelQueries {
                     codes: &codes,
                     start: &[1, 2, 3],

@@ -4,7 +4,7 @@ use nearest_kernels::Kernels;
 
 use super::NONE;
 use super::pairs::{self, Pairs};
-use super::prune::{self, Rule, prune};
+use super::prune::{self, Rule, nearest_first, prune};
 use crate::column::Row;
 use crate::error::Result;
 use crate::work::Work;
@@ -50,7 +50,7 @@ pub fn choose(
                 pairs.distances(kernels, row, rows, buffers, distances);
                 candidates.clear();
                 candidates.extend(distances.iter().copied().zip(rows.iter().copied()));
-                candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                candidates.sort_unstable_by(nearest_first);
                 prune(kernels, pairs, rule, candidates, scratch);
                 chosen.push(candidates.clone());
             }
@@ -69,7 +69,7 @@ pub fn reversed(chosen: &Chosen, most: usize) -> Chosen {
         }
     }
     for rows in &mut incoming {
-        rows.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        rows.sort_unstable_by(nearest_first);
         rows.truncate(most);
     }
     incoming

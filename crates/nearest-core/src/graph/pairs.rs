@@ -13,9 +13,8 @@ pub struct Pairs {
     dim: usize,
     codes: Vec<u8>,
     scales: Vec<f32>,
-    /// `‖x‖²`, and `Σ (u − 128)`.
+    /// `‖x‖²`.
     norms: Vec<f32>,
-    sums: Vec<i32>,
 }
 
 /// Buffers of one worker.
@@ -29,14 +28,12 @@ pub struct Scratch {
 impl Pairs {
     /// Rows of codes with their scales.
     pub fn new(dim: usize, codes: Vec<u8>, scales: Vec<f32>) -> Self {
-        let (mut norms, mut sums) = (Vec::new(), Vec::new());
-        for (row, scale) in codes.chunks_exact(dim).zip(&scales) {
-            let signed = row.iter().map(|&u| i32::from(u) - 128);
-            let squares: i32 = signed.clone().map(|v| v * v).sum();
-            sums.push(signed.sum());
-            norms.push((f64::from(squares) * f64::from(*scale) * f64::from(*scale)) as f32);
-        }
-        Self { dim, codes, scales, norms, sums }
+        let norm = |(row, &scale): (&[u8], &f32)| {
+            let squares: i32 = row.iter().map(|&u| (i32::from(u) - 128).pow(2)).sum();
+            (f64::from(squares) * f64::from(scale) * f64::from(scale)) as f32
+        };
+        let norms = codes.chunks_exact(dim).zip(&scales).map(norm).collect();
+        Self { dim, codes, scales, norms }
     }
 
     /// Rows.
@@ -71,7 +68,7 @@ impl Pairs {
         sums.clear();
         sums.resize(rows.len(), 0);
         kernels.code_sums(query, &rows, sums);
-        let start = -128 * self.sums[row as usize];
+        let start = -128 * query.sum();
         let (scale, norm) = (self.scales[row as usize], self.norms[row as usize]);
         out.clear();
         out.extend(others.iter().zip(&*sums).map(|(&other, sum)| {

@@ -54,7 +54,6 @@ impl Pool {
     /// Lets in entries that are not there yet, all below the limit; they are in any order, and left in order.
     pub fn merge(&mut self, fresh: &mut [u64]) {
         fresh.sort_unstable();
-        let Some(&first) = fresh.first() else { return };
         let (mut at, mut left) = (self.entries.len(), fresh.len());
         self.entries.resize(at + left, 0);
         while left > 0 {
@@ -69,9 +68,8 @@ impl Pool {
         }
         self.entries.truncate(self.size);
         debug_assert!(self.entries.is_sorted());
-        // The place where the first of them went: `at` counts the entries before it.
-        let place = self.entries[..at.min(self.entries.len())].partition_point(|&entry| entry < first);
-        self.next = self.next.min(place);
+        // `at` counts the entries before the first of them.
+        self.next = self.next.min(at);
     }
 
     /// Marks the nearest rows that were not followed yet, `n` at most, and appends them to `rows`.
@@ -87,15 +85,6 @@ impl Pool {
             at += 1;
         }
         self.next = at;
-    }
-
-    /// The rows that would be followed next, `n` at most.
-    pub fn coming(&self, n: usize) -> impl Iterator<Item = Row> {
-        self.entries[self.next.min(self.entries.len())..]
-            .iter()
-            .filter(|&&entry| entry & FOLLOWED == 0)
-            .take(n)
-            .map(|&entry| row(entry))
     }
 
     /// All entries, nearest first.
@@ -151,7 +140,6 @@ mod tests {
                 prop_assert_eq!(&kept, &expected.iter().map(|pair| pair.1).collect::<Vec<_>>());
                 let next: Vec<Row> =
                     kept.iter().copied().filter(|row| !followed.contains(row)).take(n).collect();
-                prop_assert_eq!(pool.coming(n).collect::<Vec<_>>(), next.clone());
                 let mut rows = Vec::new();
                 pool.follow(n, &mut rows);
                 prop_assert_eq!(&rows, &next);

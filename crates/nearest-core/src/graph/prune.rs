@@ -4,6 +4,8 @@
 //! heuristic of HNSW, Malkov and Yashunin 2016; with the factor, the robust pruning of Vamana, Subramanya and others 2019). Equal
 //! distances leave out too: of copies of the row one is chosen.
 
+use std::cmp::Ordering;
+
 use nearest_kernels::Kernels;
 
 use super::pairs::{self, Pairs};
@@ -18,6 +20,11 @@ pub struct Rule {
     pub factor: f32,
     /// Whether places that are left are filled with the nearest of what was left out.
     pub fills: bool,
+}
+
+/// The order of candidates: ties by row.
+pub fn nearest_first(a: &(f32, Row), b: &(f32, Row)) -> Ordering {
+    a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
 }
 
 /// Buffers of one worker.
@@ -63,7 +70,7 @@ pub fn prune(
     }
     candidates.truncate(rule.degree);
     if rule.fills && candidates.len() < rule.degree {
-        left_out.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        left_out.sort_unstable_by(nearest_first);
         candidates.extend(left_out.iter().take(rule.degree - candidates.len()));
     }
 }
@@ -84,7 +91,7 @@ mod tests {
         let mut distances = Vec::new();
         pairs.distances(Kernels::best(), row, &rows, &mut pairs::Scratch::default(), &mut distances);
         let mut all: Vec<(f32, Row)> = distances.into_iter().zip(rows).collect();
-        all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        all.sort_by(nearest_first);
         all
     }
 
