@@ -206,7 +206,9 @@ def _drop(rng: random.Random, parts: Container) -> None:
     else:
         twin = replace(rng.choice(parts.sections))
         names = (twin.name, b"more", b"ids", b"texts", b"text_places", b"shadow", b"shadow_centre", b"calibration")
-        twin.name = rng.choice((*names, b"lists", b"lists_gaps", b"lists_second", b"lists_coder"))
+        twin.name = rng.choice(
+            (*names, b"lists", b"lists_gaps", b"lists_second", b"lists_coder", b"graph", b"graph_links")
+        )
         parts.sections.insert(rng.randrange(len(parts.sections) + 1), twin)
 
 
@@ -351,7 +353,7 @@ def mutated(original: bytes, rng: random.Random, *, repaired: bool) -> bytes:
 
 
 def samples(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Indexes of every encoding × kind of ids × shadow, lists and codes, tables of neighbors, larger and empty ones."""
+    """Indexes of every encoding × kind of ids × shadow, lists, graphs and codes, tables of neighbors, empty ones."""
     import nearest
 
     rng = np.random.default_rng(5)
@@ -406,6 +408,22 @@ def samples(folder: Path) -> Iterator[tuple[str, bytes]]:
             index.add(vectors(n, dim, encoding) + 1, [f"{i:04} ö" for i in range(n)] if ids == "text" else None)
             index.calibrate()
             yield f"lists-{encoding}-{rerank}-{ids}", saved(index)
+    # Graphs: vectors, codes, second codes; some rows wait.
+    for encoding, rerank, metric in (
+        ("float32", None, "euclidean"),
+        ("uint8", None, "euclidean"),
+        ("int8", None, "cosine"),
+        ("scalar8", None, "angular"),
+        ("scalar4", "scalar8", "inner_product"),
+        ("scalar4", "float16", "sqeuclidean"),
+    ):
+        graph = nearest.Graph(6, ef_build=16)
+        index = nearest.Index(7, metric=metric, encoding=encoding, rerank=rerank, structure=graph)
+        index.add(vectors(1300, 7, encoding) + 1)
+        index.add(vectors(30, 7, encoding) + 1)
+        index.remove(index.ids[::9])
+        index.calibrate()
+        yield f"graph-{encoding}-{rerank}", saved(index)
     index = nearest.Index(5, structure=nearest.Lists(), encoding="scalar4")
     yield "lists-untrained", saved(index)
     index._native.train(50, vectors(50, 5, "float32"), None, 1, None)
@@ -464,8 +482,8 @@ def _examine_index(index: Any, attempt: Callable[[str, Callable[[], Any]], Any])
         queries = rng.integers(1, 100, (20, width)).astype(np.float32)
     attempt("search one", lambda: index.search(queries[0], 10))
     attempt("search many", lambda: index.search(queries, 10, n_threads=2))
-    if isinstance(index.structure, nearest.Lists):
-        attempt("search all lists", lambda: index.search(queries, 10, effort=1 << 40, rerank_k=1 << 40, n_threads=1))
+    if not isinstance(index.structure, nearest.Exact):
+        attempt("search all", lambda: index.search(queries, 10, effort=1 << 40, rerank_k=1 << 40, n_threads=1))
         if attempt("calibration", lambda: (index.calibration, index.explanation)[0]) is not None:
             attempt("search by recall", lambda: index.search(queries, 10, recall=0.9, n_threads=1))
     mask = np.arange(len(index)) % 2 == 0

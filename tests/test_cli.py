@@ -225,6 +225,24 @@ def test_build_and_search(run: Run, files: Any) -> None:
     assert "… 10 more queries" in text
 
 
+def test_structures_that_are_asked_for(run: Run, files: Any) -> None:
+    np.save("many.npy", np.random.default_rng(0).standard_normal((2000, DIM)).astype("f4"))
+    for options, structure in (
+        (("--graph",), nearest.Graph()),
+        (("--graph", 12), nearest.Graph(12)),
+        (("--lists", 16), nearest.Lists(16)),
+        (("--shadow", "scalar8"), nearest.Exact(shadow="scalar8")),
+    ):
+        good(run("build", "many.npy", "-o", "v.nearest", *options))
+        assert nearest.open("v.nearest").structure == structure
+        assert good(run("verify", "v.nearest")).out
+    refused(
+        run("build", "many.npy", "-o", "v.nearest", "--graph", "--lists", 9),
+        "--lists and --graph do not go together",
+        code=2,
+    )
+
+
 @pytest.mark.parametrize("index", ["vectors.npy", "v.nearest"])
 def test_recall_is_printed_with_a_truth(run: Run, files: Any, index: str) -> None:
     good(run("build", "vectors.npy", "-o", "v.nearest", "--shadow", "scalar8"))

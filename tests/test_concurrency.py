@@ -125,6 +125,57 @@ def test_readers_beside_a_writer() -> None:
     assert n_checked > 5
 
 
+def run_graph(enough: Callable[[], bool], seed: int = 0) -> tuple[int, int]:
+    """A graph of far vectors that stay and near ones that come and go: all that is found was there at one moment."""
+    index, history = Index(DIM, structure=nearest.Graph(12)), History()
+    rng = np.random.default_rng(seed)
+    far = rng.standard_normal((3000, DIM)).astype(np.float32)
+    far *= 1e8 / np.linalg.norm(far, axis=1, keepdims=True)
+    index.add(far, np.arange(1000, 4000))
+    errors: list[str] = []
+    counts: list[int] = []
+
+    def read() -> None:
+        n_checked = 0
+        query = np.zeros(DIM, np.float32)
+        while not enough() and not errors:
+            first = history.n_made - 1
+            found = index.search(query, 60)
+            last = len(history.states)
+            got = {(id, d) for id, d in zip(found.ids.tolist(), found.distances.tolist(), strict=True) if id < 1000}
+            if len(found.ids) != 60 or not any(got <= state.items() for state in history.states[first:last]):
+                errors.append(f"{len(got)} found, in none of the states {first} to {last - 1}")
+            n_checked += 1
+        counts.append(n_checked)
+
+    readers = [threading.Thread(target=read) for _ in range(N_READERS)]
+    for reader in readers:
+        reader.start()
+    try:
+        n_changes = write(index, history, lambda: enough() or bool(errors), seed)
+    finally:
+        for reader in readers:
+            reader.join()
+    assert not errors, errors
+    assert len(counts) == N_READERS
+    assert index.stats()["unreachable"] == 0
+    return n_changes, sum(counts)
+
+
+def test_readers_of_a_graph_beside_a_writer() -> None:
+    end = time.monotonic() + 3
+    n_changes, n_checked = run_graph(lambda: time.monotonic() > end)
+    assert n_changes > 5
+    assert n_checked > 5
+
+
+@pytest.mark.long
+def test_readers_of_a_graph_beside_a_writer_for_ten_minutes() -> None:
+    end = time.monotonic() + 600
+    n_changes, n_checked = run_graph(lambda: time.monotonic() > end, seed=1)
+    print(f"{n_changes} changes, {n_checked} searches checked")
+
+
 @pytest.mark.long
 def test_readers_beside_a_writer_for_five_minutes() -> None:
     end = time.monotonic() + 300

@@ -17,7 +17,7 @@ from nearest import ArgumentError
 from nearest import arrays as conversions
 from nearest import distances as module
 from oracle import BITS, METRICS, close, distances, same_neighbors
-from strategies import Case, cases, make_vectors
+from strategies import Case, cases, groups, make_vectors
 
 # --- knn_graph -------------------------------------------------------------------------------------------------------
 
@@ -117,6 +117,28 @@ def test_progress_and_its_errors(in_blocks: bool, monkeypatch: pytest.MonkeyPatc
     assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
     if in_blocks:
         assert seen[-1][0] == seen[-1][1]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
+def test_an_approximate_table(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest.distances, "_APPROXIMATE_FROM", 1 << 20)
+    vectors = groups(6000, 16, 1)
+    for data in (vectors, (10 * vectors + 128).round().clip(0, 255).astype("u1")):
+        truth = nearest.knn_graph(data, 15, metric=metric, exact=True, progress=False)
+        seen: list[tuple[int, int, str]] = []
+
+        def told(*report: Any, seen: list[Any] = seen) -> None:
+            seen.append(report)
+
+        table = nearest.knn_graph(data, 15, metric=metric, recall=0.9, n_threads=2, progress=told)
+        assert seen[-1] == (6000, 6000, "neighbors")
+        assert (table.metric, table.ids.shape) == (metric, (6000, 15))
+        assert nearest.recall(table.ids, truth.ids) >= 0.88
+        assert (table.distances >= truth.distances).all()
+        assert (np.diff(table.distances, axis=1) >= 0).all()
+        assert (table.ids != np.arange(6000)[:, None]).all()
+        # What is promised, or not asked for less than, is exact.
+        assert nearest.knn_graph(data, 15, metric=metric, recall=1.0, progress=False) == truth
 
 
 # --- pairwise_distances ----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import damage
 import nearest
 import numpy as np
 import pytest
-from nearest import Exact, Index, Lists
+from nearest import Exact, Graph, Index, Lists
 
 GOLDEN = Path(__file__).resolve().parent / "golden" / "1"
 METRICS = ("euclidean", "sqeuclidean", "cosine", "angular", "inner_product")
@@ -166,6 +166,8 @@ def read(file: bytes) -> dict[str, Any]:
     name = encoding_named(encoding)[0]
     second = encoding_named(rerank - 1)[0] if rerank else None
     out = {"metric": metric, "encoding": name, "rerank": second, "structure": structure, "lists": None}
+    if "graph" in found:
+        return {**out, **read_graph(found)}
     if "lists" not in found:
         return {**out, "vectors": found["vectors"]}
     n_lists = int(found["lists"][0])
@@ -222,6 +224,49 @@ def read(file: bytes) -> dict[str, Any]:
         for t, kept in zip(terms[:, 0], found["vectors"], strict=True)
     ]
     return {**out, "vectors": unframed(framed)}
+
+
+def read_graph(found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The vectors of a graph, as far as the file says them, and its links."""
+    dim, _, encoding, structure, _, seed, _, rerank = (int(number) for number in found["spec"])
+    name, n = encoding_named(encoding)[0], len(found["vectors"])
+    second = encoding_named(rerank - 1)[0] if rerank else None
+    degree = structure >> 16 & 0xFFFF
+    links, hubs, waiting = found["graph_links"], found["graph_hubs"], found["graph_waiting"]
+    assert links.shape == (n, degree)
+    assert np.array_equal(waiting, np.unique(waiting))
+    is_there = links != 0xFFFFFFFF
+    # All that are there come first.
+    assert (is_there[:, :-1] >= is_there[:, 1:]).all()
+    assert (links[is_there] < n).all()
+    assert not is_there[waiting].any()
+    reached = np.zeros(n, np.bool_)
+    todo = hubs.tolist()
+    while todo:
+        row = todo.pop()
+        if not reached[row]:
+            reached[row] = True
+            todo += links[row][is_there[row]].tolist()
+    assert np.array_equal(np.flatnonzero(~reached), waiting)
+    rotation = None if name in ("int8", "uint8") else Rotation(dim, seed)
+
+    def decoded(coder: Coder, codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+        u = np.array([coder.row(code) for code in codes], np.float64).reshape(n, dim)
+        framed = scales[:, None] * (u - coder.zero)
+        return (rotation.inverse(framed) if rotation else framed) + found["graph_centre"]
+
+    coder = Coder(encoding if name in ("int8", "uint8") or name not in RAW else 17, dim, None)
+    codes = found.get("graph_codes", found["vectors"])
+    scales = np.ones(n, np.float32) if name in ("int8", "uint8") else found["graph_terms"][:, 0]
+    walked = decoded(coder, codes, scales)
+    out = {"links": [row[there] for row, there in zip(links, is_there, strict=True)], "coded": walked}
+    if "graph_codes" not in found:
+        return {**out, "vectors": walked}
+    if name in RAW or second in RAW:
+        return {**out, "vectors": found["vectors"]}
+    kept = found["vectors"]
+    whole = decoded(Coder(rerank - 1, dim, None), kept[:, 8:], kept[:, :4].copy().view("<f4").ravel())
+    return {**out, "vectors": whole}
 
 
 def check(index: Index, file: bytes) -> None:
@@ -282,6 +327,31 @@ def test_a_reader_of_lists(encoding: str, rerank: str | None, tmp_path: Path) ->
         index.save(tmp_path / "x")
         check(index, (tmp_path / "x").read_bytes())
         check(nearest.open(tmp_path / "x"), (tmp_path / "x").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("encoding", "rerank"),
+    [
+        *[(encoding, None) for encoding in RAW if encoding != "binary"],
+        ("scalar8", None),
+        ("scalar4", None),
+        ("scalar4", "scalar8"),
+        ("scalar8", "rabitq(3)"),
+        ("scalar4", "float16"),
+    ],
+)
+def test_a_reader_of_graphs(encoding: str, rerank: str | None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(len(encoding))
+    for i, dim in enumerate((4, 7, 33, 64)):
+        index = Index(dim, metric=METRICS[i], encoding=encoding, rerank=rerank, structure=Graph(8 + i), seed=i)
+        vectors = rng.integers(1, 100, (1200 + 40 * i, dim)).astype("f4")
+        index.add(vectors, None if i % 2 else [f"row {j}" for j in range(len(vectors))])
+        index.remove(index.ids[::5])
+        index.add(vectors[:9], None if i % 2 else [f"more {j}" for j in range(9)])
+        index.save(tmp_path / "x")
+        check(index, (tmp_path / "x").read_bytes())
+        check(nearest.open(tmp_path / "x"), (tmp_path / "x").read_bytes())
+        assert len(sections((tmp_path / "x").read_bytes())["graph_waiting"]) == 9
 
 
 def test_a_reader_of_what_waits(tmp_path: Path) -> None:

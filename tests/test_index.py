@@ -442,7 +442,7 @@ BAD: dict[str, tuple[Callable[[Index], Any], type[Exception], str]] = {
     "search: rerank_k": (
         lambda i: i.search([0, 0], rerank_k=15),
         ArgumentError,
-        "rerank_k goes with lists and with rerank",
+        "rerank_k goes with lists, graphs and rerank",
     ),
     "search: recall": (
         lambda i: i.search([0, 0], recall=0),
@@ -531,16 +531,16 @@ def test_a_cancelled_add_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ({"metric": "jaccard"}, NotImplementedError, "works with encoding='binary', got encoding='float32'"),
         (
-            {"structure": "graph"},
+            {"structure": "forest"},
             NotImplementedError,
-            "'graph' is not there yet; what works: nearest.Exact(), nearest.Lists()",
+            "'forest' is not there yet; what works: nearest.Exact(), nearest.Lists(), nearest.Graph()",
         ),
         (
             {"structure": Exact},
             ArgumentError,
-            "structure must be a value such as nearest.Exact() or nearest.Lists(1024)",
+            "structure must be a value such as nearest.Exact(), nearest.Lists(1024) or nearest.Graph()",
         ),
-        ({"structure": 5}, ArgumentError, "nearest.Lists(1024), got 5"),
+        ({"structure": 5}, ArgumentError, "or nearest.Graph(), got 5"),
         ({"rerank": "float32"}, NotImplementedError, "got rerank='float32'"),
         ({"seed": -1}, ArgumentError, "seed must be an integer from 0 to 2**64 - 1, got -1"),
         ({"seed": 0.5}, ArgumentError, "seed must be an integer from 0"),

@@ -105,7 +105,7 @@ def test_spills_refused(spill: Any) -> None:
         (
             {"structure": Lists},
             ArgumentError,
-            "structure must be a value such as nearest.Exact() or nearest.Lists(1024)",
+            "structure must be a value such as nearest.Exact(), nearest.Lists(1024) or nearest.Graph()",
         ),
         ({"structure": "lists"}, ArgumentError, "got 'lists'"),
     ],
@@ -146,9 +146,7 @@ def test_properties(encoding: str, rerank: str | None) -> None:
 
 def test_what_an_index_says_of_itself() -> None:
     index = Index(8, encoding="scalar4", structure=Lists(32))
-    waiting = (
-        "there are too few vectors to make lists or codes: every query is compared with all of them, and recall is 1"
-    )
+    waiting = "there are too few vectors to make lists, codes or links: every query is compared with all of them, and r"
     assert waiting in index.explanation
     index.add(vectors_of("scalar4", 1000))
     assert waiting in index.explanation
@@ -215,7 +213,7 @@ def test_knobs_that_nothing_uses(name: str) -> None:
     for index in (exact, codes):
         with pytest.raises(ArgumentError, match="Exact takes no effort: it compares everything, got effort=5"):
             SEARCHES[name](index, effort=5)
-        with pytest.raises(ArgumentError, match="rerank_k goes with lists and with rerank"):
+        with pytest.raises(ArgumentError, match="rerank_k goes with lists, graphs and rerank"):
             SEARCHES[name](index, rerank_k=500)
     SEARCHES[name](exact, recall=0.9)
     SEARCHES[name](made("scalar4", "scalar8", structure=Exact()), rerank_k=500)

@@ -78,8 +78,8 @@ def test_public_names() -> None:
     for name in nearest.__all__:
         assert getattr(nearest, name).__doc__, name
         assert getattr(nearest, name).__module__.startswith("nearest")
-    with pytest.raises(AttributeError, match="no attribute 'Graph'"):
-        nearest.Graph  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'Forest'"):
+        nearest.Forest  # noqa: B018
 
 
 def test_errors_are_what_callers_catch() -> None:

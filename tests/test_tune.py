@@ -56,8 +56,12 @@ def test_build_shadows_what_is_large(monkeypatch: pytest.MonkeyPatch, rng: np.ra
         ({"memory": "high"}, ArgumentError, "memory must be a number of bytes above 0 or 'low', got 'high'"),
         ({"memory": 0}, ArgumentError, "memory must be"),
         ({"memory": 100}, NotImplementedError, "5 vectors take 80 bytes as float32, and memory=79 was given"),
-        ({"structure": "forest"}, NotImplementedError, "what works: nearest.Exact(), nearest.Lists()"),
-        ({"structure": None}, ArgumentError, "such as nearest.Exact() or nearest.Lists(1024), got None"),
+        ({"structure": "forest"}, NotImplementedError, "what works: nearest.Exact(), nearest.Lists(), nearest.Graph()"),
+        (
+            {"structure": None},
+            ArgumentError,
+            "such as nearest.Exact(), nearest.Lists(1024) or nearest.Graph(), got None",
+        ),
         ({"encoding": "rabitq"}, ArgumentError, "product(m, bits), rabitq(bits), got 'rabitq'"),
         (
             {"encoding": "scalar4", "metric": "manhattan"},
@@ -202,9 +206,7 @@ def test_bytes_are_told_beforehand() -> None:
     ):
         index = nearest.build(data, structure=Lists(100), progress=False, **options)
         held = sum(value for name, value in index.stats().items() if name.endswith("_bytes"))
-        plan = nearest.tune._Plan.__new__(nearest.tune._Plan)
-        plan.width = 64
-        told = len(data) * plan._row_bytes(index.encoding, index.rerank, 1.4)
+        told = len(data) * nearest.tune.row_bytes(index.encoding, index.rerank, Lists(100), 64)
         assert 0.8 < held / told < 1.25, options
 
 

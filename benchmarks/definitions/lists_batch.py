@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearest.bench.adapters.nearest import COMPACT
+from nearest.bench.adapters.nearest import COMPACT, GRAPH
 
 if TYPE_CHECKING:
     from session import Session
@@ -34,7 +34,7 @@ def measure(session: Session) -> None:
                 threads=session.threads(THREADS),
                 # What takes least memory has a definition of its own.
                 only=lambda parameters: (
-                    parameters.family != COMPACT and parameters.build.get("workload", "batch") == "batch"
+                    parameters.family not in (COMPACT, GRAPH) and parameters.build.get("workload", "batch") == "batch"
                 ),
                 settings=settings,
             )

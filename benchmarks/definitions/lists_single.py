@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearest.bench.adapters.nearest import COMPACT
+from nearest.bench.adapters.nearest import COMPACT, GRAPH
 
 if TYPE_CHECKING:
     from session import Session
@@ -28,7 +28,7 @@ def measure(session: Session) -> None:
                 PEERS,
                 mode="single",
                 only=lambda parameters: (
-                    parameters.family != COMPACT and parameters.build.get("workload", "single") == "single"
+                    parameters.family not in (COMPACT, GRAPH) and parameters.build.get("workload", "single") == "single"
                 ),
                 settings=settings,
             )

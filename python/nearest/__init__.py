@@ -7,7 +7,7 @@ from .errors import ArgumentError, FormatError, NearestError, ReadOnlyError, Unk
 from .evaluation import recall
 from .index import Index, open, verify
 from .neighbors import Neighbors
-from .params import Exact, Lists
+from .params import Exact, Graph, Lists
 from .table import NeighborTable
 from .tune import build
 
@@ -18,6 +18,7 @@ __all__ = [
     "CalibrationPoint",
     "Exact",
     "FormatError",
+    "Graph",
     "Index",
     "KMeans",
     "Lists",

@@ -92,7 +92,7 @@ class Index:
         cls,
         dim: int,
         metric: str,
-        structure: tuple[int, int] | None,
+        structure: tuple[str, int, int] | None,
         encoding: str,
         rerank: str | None,
         shadow: str | None,
@@ -114,9 +114,11 @@ class Index:
         n_threads: int | None,
         progress: Progress,
     ) -> None:
-        """Makes the lists of an index that is to hold `n` vectors like these, or like some rows of them."""
+        """Makes the lists or codes of an index that is to hold `n` vectors like these, or like some rows of them."""
     def empty_copy(self) -> Index:
-        """An empty index whose lists were made as this one's."""
+        """An empty index whose lists or codes were made as this one's."""
+    def link(self, n_threads: int | None, progress: Progress) -> None:
+        """Links the vectors of a graph that wait."""
     def set_calibration(self, text: str) -> None:
         """Keeps text with the index; an empty one is forgotten."""
     def remove(self, ids: Ids) -> int:
@@ -130,8 +132,9 @@ class Index:
     @property
     def rerank(self) -> str | None: ...
     @property
-    def structure(self) -> tuple[int, int] | None:
-        """None: exact; else lists (0: not chosen yet) and hundredths of the vectors in a second one."""
+    def structure(self) -> tuple[str, int, int] | None:
+        """None: exact; "lists", how many (0: not chosen yet) and hundredths of the vectors in a second one; "graph",
+        degree and ef_build."""
     @property
     def shadow(self) -> str | None: ...
     @property
@@ -149,6 +152,8 @@ class Stage:
     def append_from(self, snapshot: Snapshot) -> bool:
         """All vectors of another index with their ids, codes as they are; False, and nothing is staged, where its lists
         were not made as those of this one."""
+    def hold(self, places: NDArray[np.int64]) -> None:
+        """Those of the vectors appended so far that a graph is not to link yet: `Index.link` does."""
     def commit(self, replace: bool, n_threads: int | None, progress: Progress) -> Ids:
         """Publishes all blocks at once; `replace`: rows that have these ids go in the same instant. Returns the ids."""
 
@@ -174,6 +179,16 @@ class Snapshot:
         progress: Progress,
     ) -> Found:
         """`filter`: a mask in the order of `ids()`, or allowed ids (unknown ones are ignored)."""
+    def looked(
+        self,
+        queries: NDArray[Any],
+        k: int,
+        knobs: Knobs,
+        filter: NDArray[np.bool_] | Ids | None,
+        n_threads: int | None,
+    ) -> dict[str, int] | None:
+        """How that search goes, all queries together: `n_walks`, `n_scans`, `n_rounds`, `n_followed`, `n_compared` and
+        `n_reranked`; None where no graph is walked along."""
     def neighbors_of(
         self,
         ids: Ids,

@@ -75,7 +75,7 @@ class Calibration(NamedTuple):
     recall : float or None
         The recall that searches aim at where they say nothing.
     n_lists : int
-        How many lists the index had, which efforts count.
+        How many lists the index had, which efforts count; 0 where these are candidates of a walk.
     far : dict of int to float
         For each k, the distance of the k-th neighbor found that 98 % of the queries did not exceed: what the queries
         looked like. Searches whose queries exceed it far more often are unlike them.
@@ -191,6 +191,7 @@ def measure(
     most: int,
     k: int,
     recall: float | None,
+    is_walk: bool = False,
 ) -> Calibration:
     """Measures the curves of an index.
 
@@ -209,6 +210,8 @@ def measure(
         A further k beside 1, 10 and 100.
     recall : float or None
         What searches will aim at where they say nothing.
+    is_walk : bool
+        Whether efforts are candidates, at least k, and not a part of all lists.
     """
     ks = sorted(known for known in {*KS, k} if known <= truth[1].shape[1])
     curves: dict[int, tuple[CalibrationPoint, ...]] = {}
@@ -231,7 +234,8 @@ def measure(
             return point.mean
 
         asked = _WANTED if recall is None else (*_WANTED, recall)
-        effort, reached = 1, add(1)
+        effort = min(known, most) if is_walk else 1
+        reached = add(effort)
         while reached < _ENOUGH and effort < most:
             # Recall below what 4 lists find is hardly ever asked for.
             before, effort = reached, min(max(2 * effort, 4), most)
@@ -244,7 +248,7 @@ def measure(
             if min(abs(math.log(between / there)) for there in points) > _APART:
                 add(between)
         curves[known] = _curve(points)
-    return _worded(curves, len(truth[1]), n_vectors, recall, (far, middle), most)
+    return _worded(curves, len(truth[1]), n_vectors, recall, (far, middle), 0 if is_walk else most)
 
 
 def queries_for(k: int, n_queries: int) -> int:

@@ -154,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
         "--lists", type=_count, nargs="?", const=0, metavar="N", help="inverted lists, as many as are given or as suit"
     )
     sub.add_argument(
+        "--graph", type=_count, nargs="?", const=32, metavar="N", help="a graph of as many links a vector (default: 32)"
+    )
+    sub.add_argument(
         "--workload", choices=["single", "batch"], default="single", help="how queries come (default: %(default)s)"
     )
     sub.add_argument("--memory", type=_memory, metavar="M", help="bytes to take (500M, 2G), or low: as few as possible")
@@ -561,10 +564,13 @@ def _build(args: argparse.Namespace) -> Report:
 def _structure(args: argparse.Namespace) -> Any:
     import nearest
 
-    if args.shadow and args.lists is not None:
-        raise _usage("--shadow and --lists do not go together")
+    given = [name for name in ("shadow", "lists", "graph") if getattr(args, name) is not None]
+    if len(given) > 1:
+        raise _usage(f"--{given[0]} and --{given[1]} do not go together")
     if args.lists is not None:
         return nearest.Lists(args.lists or None)
+    if args.graph is not None:
+        return nearest.Graph(args.graph)
     return nearest.Exact(shadow=args.shadow) if args.shadow else "auto"
 
 

@@ -13,7 +13,7 @@ from . import _native, arrays
 from .calibration import N_QUERIES, Calibration, RecallWarning, exact_calibration, measure
 from .errors import ArgumentError
 from .neighbors import Neighbors, neighbors
-from .params import Exact, Lists, check_pair, encoding_named, is_short, metric_named, structure_of
+from .params import Exact, Graph, Lists, check_pair, encoding_named, is_short, metric_named, structure_of
 from .table import FILE_KIND as TABLE_KIND
 from .table import open_table
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 # What makes a search of one query cheap: names looked up once, and a tuple made without calling Python.
 _ndarray, _new, _FLOAT32, _UINT8 = np.ndarray, tuple.__new__, arrays.FLOAT32, arrays.UINT8
+# Candidates that a walk keeps where nothing is said and nothing was measured.
+_WALK_EFFORT = 64
+# Queries of a search that are looked at once more to explain it.
+_EXPLAINED = 1000
 # Larger k take the way that looks at how large the result gets.
 _USUAL_K = 1 << 16
 
@@ -48,7 +52,7 @@ class Index:
     metric : str
         euclidean, sqeuclidean, cosine, angular, inner_product, manhattan; hamming or jaccard for bits. Lower is nearer,
         always.
-    structure : Exact or Lists, optional
+    structure : Exact, Lists or Graph, optional
         What a search looks at; ``Exact()`` if left out.
     encoding : str
         How vectors are stored. As they are: float32, float16, bfloat16, int8, uint8 or binary; the integer kinds
@@ -118,8 +122,12 @@ class Index:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 1 << 64:
             raise ArgumentError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}")
         shadow = chosen.shadow if isinstance(chosen, Exact) else None
-        lists = (chosen.n_lists or 0, round(100 * chosen.spill)) if isinstance(chosen, Lists) else None
-        self._take(_native.Index(dim, metric, lists, encoding, rerank, shadow, int(seed)))
+        native = None
+        if isinstance(chosen, Lists):
+            native = "lists", chosen.n_lists or 0, round(100 * chosen.spill)
+        elif isinstance(chosen, Graph):
+            native = "graph", chosen.degree, chosen.ef_build
+        self._take(_native.Index(dim, metric, native, encoding, rerank, shadow, int(seed)))
 
     def _take(self, native: _native.Index) -> Index:
         self._native = native
@@ -165,10 +173,11 @@ class Index:
     @property
     def structure(self) -> Structure:
         """What a search looks at."""
-        lists = self._native.structure
-        if lists is None:
+        native = self._native.structure
+        if native is None:
             return Exact(shadow=self._native.shadow)
-        return Lists(lists[0] or None, spill=lists[1] / 100)
+        kind, first, second = native
+        return Graph(first, ef_build=second) if kind == "graph" else Lists(first or None, spill=second / 100)
 
     @property
     def seed(self) -> int:
@@ -194,14 +203,16 @@ class Index:
             parts.append(f"{self.structure!r} compares every query with every vector: recall is 1 by construction")
             if self._is_approximate:
                 parts[-1] = (
-                    "there are too few vectors to make lists or codes: every query is compared with all of them, and "
-                    f"recall is 1 ({self.structure!r}, {self.encoding})"
+                    "there are too few vectors to make lists, codes or links: every query is compared with all of "
+                    f"them, and recall is 1 ({self.structure!r}, {self.encoding})"
                 )
         elif self._native.structure is None:
             parts.append(
                 f"every query is compared with the {self.encoding} codes of all vectors"
                 + (f", and the best candidates again with their {self.rerank} form" if self.rerank else "")
             )
+        elif self._is_graph:
+            parts.append(f"a query walks along the links of vectors, up to {self._native.structure[1]} each")
         else:
             parts.append(
                 f"a query is compared with the vectors of the nearest of {snapshot.stats()['n_lists']:,} lists"
@@ -235,6 +246,12 @@ class Index:
     def _is_approximate(self) -> bool:
         """Whether what is found depends on codes or lists."""
         return self._native.structure is not None or is_short(self._native.encoding)
+
+    @property
+    def _is_graph(self) -> bool:
+        """Whether efforts are candidates of a walk."""
+        structure = self._native.structure
+        return structure is not None and structure[0] == "graph"
 
     def __len__(self) -> int:
         return len(self._snapshot())
@@ -348,6 +365,7 @@ class Index:
         replace: bool,
         n_threads: int | None = None,
         report: Progress | None = None,
+        held: NDArray[np.int64] | None = None,
     ) -> NDArray[Any]:
         matrix = self._matrix(vectors, "vectors", one=True)
         if matrix.ndim == 1:
@@ -371,6 +389,8 @@ class Index:
                 stage.append(block, None if named is None else named[start : start + len(block)], n_threads, None)
                 if report is not None:
                     report(start + len(block), n, "add")
+            if held is not None:
+                stage.hold(held)
             return arrays.ids_array(stage.commit(replace, n_threads, report))
         finally:
             # Lists may have been made anew, and then an effort means something else.
@@ -526,7 +546,8 @@ class Index:
             (`RecallWarning`) if the queries are unlike those it was measured on. An exact index gives 1 whatever is
             asked.
         effort : int, optional
-            `Lists`: how many lists are looked at. An exact index takes none. Without it and `recall`, an index that was
+            `Lists`: how many lists are looked at. `Graph`: how many candidates a walk keeps, at least `k`. An exact
+            index takes none. Without it and `recall`, an index that was
             built for a recall aims at that one; another looks at the root of its number of lists.
         rerank_k : int, optional
             How many candidates are compared again, at least `k`; for short encodings with `rerank`, and for lists of
@@ -585,7 +606,10 @@ class Index:
             self._warn(snapshot, found, float(recall))
         if explain:
             n_queries = 1 if matrix.ndim == 1 else len(matrix)
-            found._explanation = self._explain(snapshot, allowed, n_queries, n_threads, knobs, found, recall)
+            some = arrays.rows(matrix)[:_EXPLAINED]
+            found._explanation = self._explain(
+                snapshot, allowed, n_queries, n_threads, knobs, found, recall, self._ready(some, 0)
+            )
         return found
 
     def _search(
@@ -663,7 +687,8 @@ class Index:
         if recall is not None and allowed is None:
             self._warn(snapshot, found, float(recall))
         if explain:
-            found._explanation = self._explain(snapshot, allowed, len(members), n_threads, knobs, found, recall)
+            some = snapshot.get(members[:_EXPLAINED]).astype(self._query_dtype)
+            found._explanation = self._explain(snapshot, allowed, len(members), n_threads, knobs, found, recall, some)
         return found
 
     def search_radius(
@@ -771,7 +796,7 @@ class Index:
     ) -> Calibration:
         """Measures on a snapshot that does not hold the queries, and keeps what was found."""
         n = len(snapshot)
-        most = snapshot.stats()["n_lists"]
+        most = self._most(snapshot)
         if truth is None:
             largest = min(max(100, k), max(1, n))
             found = snapshot.search(queries, largest, (most, None), None, n_threads, None)
@@ -781,7 +806,7 @@ class Index:
             knobs = (None if self._native.structure is None else effort), None
             return snapshot.search(queries[:n_queries], known, knobs, None, n_threads, None)[:2]
 
-        calibration = measure(search, truth, n, most, k, recall)
+        calibration = measure(search, truth, n, most, k, recall, is_walk=self._is_graph)
         if not self.read_only:
             self._native.set_calibration(calibration.to_json())
             self._efforts.clear()
@@ -791,9 +816,9 @@ class Index:
         """The effort and number of candidates that a search takes, checked."""
         if recall is not None:
             recall = arrays.share(recall, "recall")
-        lists = self._native.structure is not None
+        approximate = self._native.structure is not None
         if effort is not None:
-            if not lists:
+            if not approximate:
                 raise ArgumentError(f"Exact takes no effort: it compares everything, got effort={effort!r}")
             effort = min(arrays.count(effort, "effort"), 1 << 32)
             if recall is not None:
@@ -801,31 +826,46 @@ class Index:
                     f"effort and recall both say how hard to try, got {effort!r} and {recall!r}: give one"
                 )
         if rerank_k is not None:
-            if not lists and self._native.rerank is None:
+            if not approximate and self._native.rerank is None:
                 raise ArgumentError(
-                    f"rerank_k goes with lists and with rerank: there are no candidates to compare again, got "
+                    f"rerank_k goes with lists, graphs and rerank: there are no candidates to compare again, got "
                     f"rerank_k={rerank_k!r}"
                 )
             rerank_k = arrays.count(rerank_k, "rerank_k")
             if rerank_k < k:
                 raise ArgumentError(f"rerank_k must be at least k={k}, got {rerank_k}")
-        if not snapshot.is_trained or effort is not None or (recall is None and not lists):
-            if effort is recall is rerank_k is None and not lists:
+        if not snapshot.is_trained or effort is not None or (recall is None and not approximate):
+            if effort is recall is rerank_k is None and not approximate:
                 self._efforts[k] = (None, None)
             return effort, rerank_k
         calibration = self.calibration
         if recall is None:
             if calibration is not None and calibration.recall is not None:
-                effort = _effort(calibration, snapshot, calibration.recall, k)
+                effort = self._effort(calibration, snapshot, calibration.recall, k)
             if rerank_k is None and len(self._efforts) < 1000:
                 self._efforts[k] = (effort, None)
             return effort, rerank_k
         if calibration is None:
             raise ArgumentError(
                 f"recall={recall!r} needs a calibration, and this index has none: call calibrate()"
-                f"{', or give effort=' if lists else ''}"
+                f"{', or give effort=' if approximate else ''}"
             )
-        return (_effort(calibration, snapshot, recall, k) if lists else None), rerank_k
+        return (self._effort(calibration, snapshot, recall, k) if approximate else None), rerank_k
+
+    def _most(self, snapshot: _native.Snapshot) -> int:
+        """The largest effort: all lists, or all vectors."""
+        if self._is_graph:
+            return max(1, len(snapshot))
+        n_lists: int = snapshot.stats()["n_lists"]
+        return n_lists
+
+    def _effort(self, calibration: Calibration, snapshot: _native.Snapshot, recall: float, k: int) -> int:
+        """What reached that recall when it was measured: as large a part of the lists, or as many candidates."""
+        if recall == 1.0:
+            return self._most(snapshot)
+        effort = calibration.effort(recall, k)
+        n_lists = calibration.n_lists
+        return max(1, round(effort * self._most(snapshot) / n_lists)) if n_lists else effort
 
     def _warn(self, snapshot: _native.Snapshot, found: Neighbors, recall: float) -> None:
         calibration = self.calibration
@@ -847,7 +887,7 @@ class Index:
             doubts.append(
                 f"recall {recall:g} was not reached at any effort when it was measured, {calibration.most(k):g} at most"
             )
-        if calibration.n_lists and calibration.n_lists != snapshot.stats()["n_lists"]:
+        if calibration.n_lists and calibration.n_lists != snapshot.stats().get("n_lists"):
             doubts.append("the lists were made anew since the recall was measured: calibrate() measures it again")
         if calibration.is_unlike(found.distances, 1.0 if recall is None else recall):
             doubts.append(
@@ -881,7 +921,9 @@ class Index:
         knobs: _native.Knobs,
         found: Neighbors,
         recall: float | None,
+        some: NDArray[Any],
     ) -> dict[str, Any]:
+        """What a search did; `some` are the first of its queries."""
         n = matches = len(snapshot)
         if isinstance(allowed, np.ndarray) and allowed.dtype == np.bool_:
             matches = int(np.count_nonzero(allowed))
@@ -901,17 +943,38 @@ class Index:
             "kernels": _native.kernels()["level"],
         }
         if not exact:
-            stats = snapshot.stats()
-            effort = knobs[0] or math.isqrt(stats["n_lists"] - 1) + 1
             calibration = self.calibration
             k = found.distances.shape[-1]
-            explained["effort"] = min(effort, stats["n_lists"])
-            explained["n_compared"] = round(stats["n_entries"] * explained["effort"] / stats["n_lists"])
+            if not self._is_graph:
+                stats = snapshot.stats()
+                effort = knobs[0] or math.isqrt(stats["n_lists"] - 1) + 1
+                explained["effort"] = min(effort, stats["n_lists"])
+                explained["n_compared"] = round(stats["n_entries"] * explained["effort"] / stats["n_lists"])
+            else:
+                effort = explained["effort"] = min(max(knobs[0] or _WALK_EFFORT, k), n)
+                explained |= self._walked(snapshot, some, k, knobs, allowed, n_threads)
             if calibration is not None and allowed is None and k:
                 explained["recall"] = calibration.reached(effort, k)
                 explained["unlike"] = calibration.is_unlike(found.distances, explained["recall"])
                 explained["doubts"] = self._doubts(calibration, snapshot, found, recall)
         return explained
+
+    @staticmethod
+    def _walked(
+        snapshot: _native.Snapshot,
+        queries: NDArray[Any],
+        k: int,
+        knobs: _native.Knobs,
+        allowed: arrays.Allowed,
+        n_threads: int | None,
+    ) -> dict[str, Any]:
+        """How a graph was searched: the path taken, and what a query cost on average."""
+        looked = snapshot.looked(queries, max(1, k), knobs, allowed, n_threads) if len(queries) else None
+        if looked is None:
+            return {"path": "all"}
+        n_walks, n_scans = looked.pop("n_walks"), looked.pop("n_scans")
+        path = "walk" if not n_scans else "scan" if not n_walks else "walk or scan"
+        return {"path": path, **{name: number / len(queries) for name, number in looked.items()}}
 
     # --- keeping it ---
 
@@ -939,15 +1002,6 @@ class Index:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self._native.to_bytes(),)
-
-
-def _effort(calibration: Calibration, snapshot: _native.Snapshot, recall: float, k: int) -> int:
-    """The lists to look at: as large a part of them as reached that recall when it was measured."""
-    n_lists: int = snapshot.stats()["n_lists"]
-    if recall == 1.0:
-        return n_lists
-    effort = calibration.effort(recall, k)
-    return max(1, round(effort * n_lists / calibration.n_lists)) if calibration.n_lists else effort
 
 
 def _unpickled(data: bytes) -> Index:

@@ -12,7 +12,17 @@ from .calibration import KS, N_QUERIES, queries_for
 from .distances import knn
 from .errors import ArgumentError
 from .index import Index
-from .params import BINARY_METRICS, Exact, Lists, check_pair, encoding_named, is_short, metric_named, structure_of
+from .params import (
+    BINARY_METRICS,
+    Exact,
+    Graph,
+    Lists,
+    check_pair,
+    encoding_named,
+    is_short,
+    metric_named,
+    structure_of,
+)
 from .progress import shown
 
 if TYPE_CHECKING:
@@ -29,6 +39,8 @@ _SHADOW_FROM_BYTES = 32 << 20
 # 8-bit codes on, of which memory brings some 20 a nanosecond: below that, a millisecond or two suffices for everything.
 _LISTS_FROM = 20_000
 _LISTS_FROM_BYTES = 32 << 20
+# A graph answers single queries faster than that from a fifth of a millisecond on.
+_GRAPH_FROM, _GRAPH_FROM_BYTES = 10_000, 4 << 20
 _UNLISTABLE = ("manhattan", *BINARY_METRICS)
 # Vectors of a list, and vectors at least, that lists and codes are trained on.
 _TRAINING_PER_LIST, _TRAINING_ROWS = 64, 16_384
@@ -45,8 +57,12 @@ _COMPACT = (("scalar4", None), ("rabitq(5)", None), ("rabitq(6)", None), ("scala
 _BATCH = (("scalar8", None), ("scalar8", "float16"))
 # One query alone waits for memory, so that the fewer bits it reads the better; what is short is compared again by more.
 _SINGLE = ("rabitq(2)", "scalar4")
-# What is missing to a recall of 1 may be lost to codes up to this share; lists lose the rest.
+# Codes that a walk can compare, and what its candidates are compared with again.
+_WALKED = (("scalar4", "scalar8"), ("scalar8", "float16"))
+_WALKED_COMPACT = (("scalar4", None), ("scalar8", None))
+# What is missing to a recall of 1 may be lost to codes up to this share; lists or walks lose the rest.
 _LOST_TO_CODES = 0.5
+_LOSERS: dict[type, str] = {Lists: "and lists lose the rest", Graph: "and walks lose the rest"}
 
 
 def build(
@@ -67,8 +83,8 @@ def build(
 ) -> Index:
     """Build an index of all the data, chosen for the recall, memory and workload that are asked for.
 
-    Where vectors are many (20 000 if queries come in batches, 32 million numbers if one at a time), these are inverted
-    lists (`Lists`), with codes that were tried out on a sample: what suits batches is not what suits single queries.
+    Where vectors are many, queries that come one at a time walk through a graph (`Graph`; from 4 million numbers on),
+    and batches are answered by inverted lists (`Lists`; from 20 000 vectors on), with codes tried out on a sample.
     Else it is an exact index, in the encoding of the data, with a shadow where that makes single queries faster. What
     is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured.
     `Index.explanation` says what was chosen and why.
@@ -89,7 +105,7 @@ def build(
         Bytes that the index may take, or as few as the recall allows. None: what is fastest.
     workload : {"single", "batch"}
         Whether queries come one at a time or many at once.
-    structure : {"auto"}, Exact or Lists
+    structure : {"auto"}, Exact, Lists or Graph
         What a search looks at.
     encoding : str
         ``"auto"``, or as for `Index`.
@@ -153,11 +169,14 @@ def build(
     n_bytes = n * width * {"float32": 4, "float16": 2, "bfloat16": 2}.get(own, 1)
     listable = metric not in _UNLISTABLE and encoding != "binary"
     scarce = budget is not None and encoding == "auto" and n_bytes > budget
-    many = n >= _LISTS_FROM and (workload == "batch" or scarce or n * width >= _LISTS_FROM_BYTES)
-    if chosen is None and listable and recall < 1 and many:
-        chosen = Lists()
+    if chosen is None and listable and recall < 1:
+        large = n >= _GRAPH_FROM and n * width >= _GRAPH_FROM_BYTES
+        if workload == "single" and large and memory != "low" and _fits_graph(own, encoding, n, width, budget):
+            chosen = Graph()
+        elif n >= _LISTS_FROM and (workload == "batch" or scarce or n * width >= _LISTS_FROM_BYTES):
+            chosen = Lists()
     with shown(progress) as report:
-        if isinstance(chosen, Lists) or (is_short(encoding) and encoding != "auto"):
+        if isinstance(chosen, (Lists, Graph)) or (is_short(encoding) and encoding != "auto"):
             plan = _Plan(vectors, matrix, metric, recall, k, workload, seed, n_threads, report)
             return plan.build(chosen, encoding, own, budget, memory == "low", ids, asked)
         return _build_exact(
@@ -185,18 +204,18 @@ def _build_exact(
         encoding = own
         if encoding not in ("float32", "binary"):
             reasons.append(f"the vectors came as {encoding} and are kept so")
-    row_bytes = width * {"float32": 4, "float16": 2, "bfloat16": 2}.get(encoding, 1)
+    vector_bytes = width * {"float32": 4, "float16": 2, "bfloat16": 2}.get(encoding, 1)
     if chosen is None:
-        can = row_bytes > width and metric != "manhattan"
-        if can and workload == "single" and memory != "low" and n * row_bytes >= _SHADOW_FROM_BYTES:
-            if budget is None or n * (row_bytes + width) <= budget:
+        can = vector_bytes > width and metric != "manhattan"
+        if can and workload == "single" and memory != "low" and n * vector_bytes >= _SHADOW_FROM_BYTES:
+            if budget is None or n * (vector_bytes + width) <= budget:
                 chosen = Exact(shadow="scalar8")
-                reasons.append(f"an 8-bit shadow, {width / row_bytes:.0%} more memory, makes single queries faster")
+                reasons.append(f"an 8-bit shadow, {width / vector_bytes:.0%} more memory, makes single queries faster")
             else:
                 reasons.append("there is no memory for an 8-bit shadow")
         chosen = chosen or Exact()
     shadow = isinstance(chosen, Exact) and chosen.shadow is not None
-    needed = n * (row_bytes + (width if shadow else 0))
+    needed = n * (vector_bytes + (width if shadow else 0))
     if budget is not None and needed > budget:
         raise NotImplementedError(
             f"{n:,} vectors take {needed:,} bytes as {encoding}, and memory={budget:,} was given; smaller encodings "
@@ -210,7 +229,7 @@ def _build_exact(
 
 
 class _Plan:
-    """The making of an index of lists or codes."""
+    """The making of an index of lists, links or codes."""
 
     def __init__(
         self,
@@ -255,8 +274,10 @@ class _Plan:
             self._check()
             raise
         added = self._fill(index, ids)
-        if isinstance(structure, Lists) and self.n:
+        if isinstance(structure, (Lists, Graph)) and self.n:
             self._calibrate(index, added, queries)
+        if isinstance(structure, Graph):
+            index._native.link(self.n_threads, self._progress())
         index._reason = "; ".join(self.reasons)
         return index
 
@@ -291,14 +312,19 @@ class _Plan:
                 index._native.stage().append(block, None, self.n_threads, None)
 
     def _fill(self, index: Index, ids: IdsLike | None) -> NDArray[Any]:
-        """Adds all vectors, a part at a time: what is on its way into the lists takes memory beside them."""
+        """Adds all vectors: to lists a part at a time, since what is on its way there takes memory beside them."""
         named = None if ids is None else arrays.as_ids(ids)
         if named is not None and len(named) != self.n:
             raise ArgumentError(f"ids must be one a vector, {self.n} in all, got {len(named)}")
         if named is not None:
             arrays.check_differ(named)
-        row_bytes = self._row_bytes(index.encoding, index.rerank, 2.0)
-        step = max(1 << 16, int(_FILL_BYTES / row_bytes))
+        if isinstance(index.structure, Graph):
+            # All links are chosen at once, but for those of the vectors that it is measured on.
+            return index._add(
+                self.matrix, named, replace=False, n_threads=self.n_threads, report=self.report, held=self.held
+            )
+        n_bytes = row_bytes(index.encoding, index.rerank, Lists(spill=1.0), self.width)
+        step = max(1 << 16, int(_FILL_BYTES / n_bytes))
         added = []
         for start in range(0, max(1, self.n), step):
             part = slice(start, min(self.n, start + step))
@@ -343,26 +369,28 @@ class _Plan:
         if self.n < _LEAST_ROWS:
             self.reasons.append("there are too few vectors to try codes out on")
             return own, None
-        lists = isinstance(structure, Lists)
-        copies = 1 + (structure.spill if isinstance(structure, Lists) else 0.0)
+        lists, walked = isinstance(structure, Lists), isinstance(structure, Graph)
+        keeper = "a graph keeps" if walked else "lists keep"
         whole = own in ("uint8", "int8") and not low
-        choices: tuple[tuple[str, str | None], ...] = _BATCH
+        choices: tuple[tuple[str, str | None], ...] = _WALKED if walked else _BATCH
         if low or budget is not None:
-            choices = _COMPACT
+            choices = _WALKED_COMPACT if walked else _COMPACT
+        elif whole and walked:
+            choices = ()
         elif self.workload == "single" and lists:
             choices = (*((short, own if whole else "scalar8") for short in _SINGLE), *(() if whole else _BATCH))
         elif whole:
             choices = ()
         # Integers take no more bytes whole than their codes of 8 bits.
-        if whole and budget is not None and self.n * self._row_bytes(own, None, copies) <= budget:
+        if whole and budget is not None and self.n * row_bytes(own, None, structure, self.width) <= budget:
             choices = ()
         # The vectors as they came in the end.
         for encoding, rerank in (*choices, (own, None)):
-            size = self.n * self._row_bytes(encoding, rerank, copies)
+            size = self.n * row_bytes(encoding, rerank, structure, self.width)
             if budget is not None and size > budget:
                 break
             if not choices:
-                self.reasons.append(f"the vectors came as {own}, which lists keep without loss")
+                self.reasons.append(f"the vectors came as {own}, which {keeper} without loss")
                 return encoding, rerank
             if not is_short(encoding):
                 self.reasons.append(
@@ -373,24 +401,13 @@ class _Plan:
             wanted = 1 - (1 - self.recall) * _LOST_TO_CODES
             text = f"{encoding}{f' and {rerank}' if rerank else ''} kept {kept:.1%} of the {self.k} nearest in a sample"
             if kept >= wanted:
-                self.reasons.append(f"{text}, {'and lists lose the rest' if lists else 'which is enough'}")
+                self.reasons.append(f"{text}, {_LOSERS.get(type(structure), 'which is enough')}")
                 return encoding, rerank
             self.reasons.append(f"{text}, too few for recall {self.recall:g}")
         raise NotImplementedError(
             f"{self.n:,} vectors of {self.width} numbers at recall {self.recall:g} do not fit memory={budget:,}: "
             f"{'; '.join(self.reasons) or 'the smallest codes take more'}; less recall or more memory works"
         )
-
-    def _row_bytes(self, encoding: str, rerank: str | None, copies: float) -> float:
-        """Bytes of one vector: in the lists, and beside them."""
-        short, dim = is_short(encoding), self.width
-        in_lists = code_bytes(encoding if short or encoding in ("uint8", "int8") else "scalar8", dim) + 12
-        if encoding in ("uint8", "int8"):
-            return copies * in_lists + 4
-        if not short:
-            return copies * in_lists + code_bytes(encoding, dim)
-        beside = 4 if rerank is None else code_bytes(rerank, dim) + (8 if is_short(rerank) else 0)
-        return copies * in_lists + beside
 
     def self_test(self, encoding: str, rerank: str | None) -> float:
         """The share of the true neighbors that codes find among all vectors of a sample."""
@@ -462,6 +479,17 @@ class _Plan:
             extra *= 4
 
 
+def _fits_graph(own: str, encoding: str, n: int, dim: int, budget: int | None) -> bool:
+    """Whether a graph goes with the encoding, and into the memory."""
+    if encoding == "auto":
+        encoding, rerank = (own, None) if own in ("uint8", "int8") else _WALKED[0]
+    else:
+        rerank = "scalar8" if encoding == "scalar4" else None
+    if is_short(encoding) and encoding not in ("scalar8", "scalar4"):
+        return False
+    return budget is None or n * row_bytes(encoding, rerank, Graph(), dim) <= budget
+
+
 def lists_for(n: int, workload: str) -> int:
     """How many lists suit `n` vectors.
 
@@ -471,6 +499,26 @@ def lists_for(n: int, workload: str) -> int:
     """
     per_root = 1.75 if workload == "batch" else 2.5
     return min(1 << 20, max(32, -(-int(per_root * math.sqrt(n)) // 32) * 32))
+
+
+def row_bytes(encoding: str, rerank: str | None, structure: Structure, dim: int) -> float:
+    """Bytes of one vector: in the lists or beside its links, and beside these."""
+    short = is_short(encoding)
+    if isinstance(structure, Graph):
+        links = 4 * structure.degree + 8
+        if encoding in ("uint8", "int8"):
+            return links + dim
+        kept = rerank if short else encoding
+        beside = 0 if kept is None else code_bytes(kept, dim) + (8 if is_short(kept) else 0)
+        return links + code_bytes(encoding if short else "scalar4", dim) + beside
+    copies = 1 + (structure.spill if isinstance(structure, Lists) else 0.0)
+    in_lists = code_bytes(encoding if short or encoding in ("uint8", "int8") else "scalar8", dim) + 12
+    if encoding in ("uint8", "int8"):
+        return copies * in_lists + 4
+    if not short:
+        return copies * in_lists + code_bytes(encoding, dim)
+    beside = 4 if rerank is None else code_bytes(rerank, dim) + (8 if is_short(rerank) else 0)
+    return copies * in_lists + beside
 
 
 def code_bytes(encoding: str, dim: int) -> int:

@@ -65,6 +65,15 @@ impl<T: Pod> Column<T> {
         Self { width, chunk_rows, chunks: Arc::new(Vec::new()), open: None }
     }
 
+    /// A column of these rows, which lie side by side.
+    pub fn of(width: usize, rows: &[T], allocator: &Arc<dyn Allocator>) -> Result<Self> {
+        let mut writer = ColumnWriter::new(Self::new(width, CHUNK_ROWS), allocator.clone());
+        writer.stage(rows.len() / width, |range, out| {
+            out.copy_from_slice(&rows[range.start * width..range.end * width]);
+        })?;
+        Ok(writer.publish(&[]))
+    }
+
     /// A column whose chunks, in order, are given; all but the last are full.
     pub fn from_chunks(width: usize, chunk_rows: usize, chunks: Vec<Arc<Slots<T>>>) -> Self {
         let chunks = chunks

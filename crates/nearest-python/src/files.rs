@@ -7,7 +7,7 @@ use half::f16;
 use nearest_core::error::{Error, Result};
 use nearest_core::file::{Dtype, FileView, FileWriter};
 use nearest_core::files::{Files, RealFiles, replace_file};
-use nearest_core::index::describe_spec;
+use nearest_core::index::{Structure, describe_spec};
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -170,7 +170,14 @@ fn description<'py>(py: Python<'py>, view: &FileView) -> PyResult<Bound<'py, PyD
         of.set_item("dim", spec.spec.dim)?;
         of.set_item("metric", spec.spec.metric.name())?;
         of.set_item("encoding", spec.spec.encoding.name())?;
-        of.set_item("structure", "exact")?;
+        of.set_item(
+            "structure",
+            match spec.spec.structure {
+                Structure::Exact => "exact",
+                Structure::Lists { .. } => "lists",
+                Structure::Graph { .. } => "graph",
+            },
+        )?;
         of.set_item("shadow", spec.spec.shadow.then_some("scalar8"))?;
         of.set_item("seed", spec.spec.seed)?;
         of.set_item("next_id", spec.next_id)?;

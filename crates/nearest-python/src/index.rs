@@ -32,7 +32,7 @@ impl Index {
         py: Python<'_>,
         dim: usize,
         metric: &str,
-        structure: Option<(u32, u8)>,
+        structure: Option<(String, u32, u32)>,
         encoding: &str,
         rerank: Option<&str>,
         shadow: Option<&str>,
@@ -48,8 +48,17 @@ impl Index {
             };
             let (metric, encoding) = (Metric::from_name(metric)?, Encoding::from_name(encoding)?);
             let rerank = rerank.map(Encoding::from_name).transpose()?;
-            let structure =
-                structure.map_or(Structure::Exact, |(n_lists, spill)| Structure::Lists { n_lists, spill });
+            // What does not fit is too large, and refused as such.
+            let short = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+            let structure = match structure {
+                None => Structure::Exact,
+                Some((kind, degree, ef_build)) if kind == "graph" => {
+                    Structure::Graph { degree: short(degree), ef_build: short(ef_build) }
+                }
+                Some((_, n_lists, spill)) => {
+                    Structure::Lists { n_lists, spill: u8::try_from(spill).unwrap_or(u8::MAX) }
+                }
+            };
             index::Index::new(Spec { dim, metric, encoding, rerank, structure, shadow, seed })
         };
         Ok(Self(Arc::new(make().map_err(|error| exception(py, error))?)))
@@ -124,6 +133,11 @@ impl Index {
         enter(py, Some(1), None, |_| self.0.empty_copy()).map(Arc::new).map(Self)
     }
 
+    #[pyo3(signature = (n_threads, progress))]
+    fn link(&self, py: Python<'_>, n_threads: Option<usize>, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        enter(py, n_threads, progress, |work| self.0.link(work))
+    }
+
     fn set_calibration(&self, py: Python<'_>, text: &str) -> PyResult<()> {
         enter_with_caller(py, |caller| self.0.set_calibration(text, caller))
     }
@@ -149,10 +163,11 @@ impl Index {
     }
 
     #[getter]
-    fn structure(&self) -> Option<(u32, u8)> {
+    fn structure(&self) -> Option<(&'static str, u32, u32)> {
         match self.0.spec().structure {
             Structure::Exact => None,
-            Structure::Lists { n_lists, spill } => Some((n_lists, spill)),
+            Structure::Lists { n_lists, spill } => Some(("lists", n_lists, spill.into())),
+            Structure::Graph { degree, ef_build } => Some(("graph", degree.into(), ef_build.into())),
         }
     }
 
@@ -208,6 +223,16 @@ impl Stage {
         enter(py, None, None, |work| {
             let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             stage.as_mut().map(|stage| stage.append_from(&snapshot.0, work)).transpose()
+        })?
+        .ok_or_else(|| Self::over(py))
+    }
+
+    fn hold(&self, py: Python<'_>, places: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
+        // A negative number becomes one that is too large, and is refused as such.
+        let places: Vec<usize> = places.as_slice()?.iter().map(|&place| place as usize).collect();
+        enter(py, Some(1), None, |_| {
+            let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            stage.as_mut().map(|stage| stage.hold(&places)).transpose()
         })?
         .ok_or_else(|| Self::over(py))
     }
@@ -364,7 +389,7 @@ impl Snapshot {
 
     fn without(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Self> {
         let ids = crate::arrays::ids(ids)?;
-        enter(py, Some(1), None, |_| self.0.without(&ids)).map(Arc::new).map(Self)
+        enter(py, None, None, |work| self.0.without(&ids, work)).map(Arc::new).map(Self)
     }
 
     #[getter]
@@ -394,6 +419,35 @@ impl Snapshot {
                 self.0.search(queries, k, allowed, knobs_of(knobs), work)
             })?;
         self.found(py, found, single, k)
+    }
+
+    /// How a search goes: nothing where no graph is walked along.
+    #[pyo3(signature = (queries, k, knobs, filter, n_threads))]
+    fn looked<'py>(
+        &self,
+        py: Python<'py>,
+        queries: &Bound<'py, PyAny>,
+        k: i64,
+        knobs: (Option<usize>, Option<usize>),
+        filter: Option<&Bound<'py, PyAny>>,
+        n_threads: Option<usize>,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let k = check_k(py, k)?;
+        let mut looked = None;
+        self.queried(py, queries, filter, n_threads, None, |queries, allowed, work| {
+            let found = self.0.search(queries, k, allowed, knobs_of(knobs), work)?;
+            looked = found.looked;
+            Ok(found)
+        })?;
+        let Some(looked) = looked else { return Ok(None) };
+        let dict = PyDict::new(py);
+        dict.set_item("n_walks", looked.n_walks)?;
+        dict.set_item("n_scans", looked.n_scans)?;
+        dict.set_item("n_rounds", looked.n_rounds)?;
+        dict.set_item("n_followed", looked.n_followed)?;
+        dict.set_item("n_compared", looked.n_compared)?;
+        dict.set_item("n_reranked", looked.n_reranked)?;
+        Ok(Some(dict))
     }
 
     #[pyo3(signature = (ids, k, knobs, filter, n_threads, progress))]
@@ -457,6 +511,13 @@ impl Snapshot {
             dict.set_item("largest_list", lists.largest_list)?;
             dict.set_item("lists_bytes", lists.lists_bytes)?;
             dict.set_item("drift", lists.drift)?;
+        }
+        if let Some(graph) = stats.graph {
+            dict.set_item("n_links", graph.n_links)?;
+            dict.set_item("n_hubs", graph.n_hubs)?;
+            dict.set_item("n_waiting", graph.n_waiting)?;
+            dict.set_item("unreachable", graph.n_unreachable)?;
+            dict.set_item("graph_bytes", graph.graph_bytes)?;
         }
         Ok(dict)
     }

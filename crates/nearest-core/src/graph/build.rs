@@ -1,16 +1,82 @@
 //! The links of many rows at once: rows near each, pruned; then the same in the other direction, pruned again.
 
+use std::sync::Arc;
+
 use nearest_kernels::Kernels;
 
-use super::NONE;
+use super::near::Around;
 use super::pairs::{self, Pairs};
 use super::prune::{self, Rule, nearest_first, prune};
+use super::reach::connect;
+use super::vectors::Vectors;
+use super::{Graph, Hubs, NONE, Read, hubs};
 use crate::column::Row;
 use crate::error::Result;
+use crate::live::RowSet;
+use crate::memory::Allocator;
 use crate::work::Work;
 
 /// Rows a task.
 const ROWS: usize = 256;
+/// Rows that chose a row among which it chooses again, at most.
+const INCOMING: usize = 64;
+
+impl Graph {
+    /// The same with links between all live rows, from nothing.
+    pub fn linked_anew(
+        &self,
+        read: Read<'_>,
+        live: &RowSet,
+        allocator: &Arc<dyn Allocator>,
+        work: &Work<'_>,
+    ) -> Result<Self> {
+        let kernels = Kernels::best();
+        let degree = self.plan.degree;
+        let rows: Vec<Row> = live.iter().collect();
+        let n = rows.len();
+        if n == 0 {
+            return Ok(Self::new(self.plan, self.codes.clone()));
+        }
+        let vectors = Vectors { codes: &self.codes, read };
+        let around = Around::new(vectors, &rows, self.plan.seed, work)?;
+        let near = around.each(self.plan.ef_build.min(n - 1), work)?;
+        drop(around);
+        let pairs = Pairs::new(&self.codes, &rows);
+        let numbers: Vec<Row> = (0..n as Row).collect();
+        let of_near = |row: usize, out: &mut Vec<Row>| out.extend(near.of(row));
+        let chosen = choose(kernels, &pairs, &self.rule(false), &numbers, of_near, work)?;
+        let incoming = reversed(&chosen, INCOMING);
+        let both = |row: usize, out: &mut Vec<Row>| {
+            out.extend(chosen[row].iter().chain(&incoming[row]).map(|link| link.1));
+        };
+        let linked = choose(kernels, &pairs, &self.rule(true), &numbers, both, work)?;
+        // So far rows were numbered from 0.
+        let mut flat = vec![NONE; self.codes.rows_end() * degree];
+        for (chosen, &row) in linked.iter().zip(&rows) {
+            let place = &mut flat[row as usize * degree..][..degree];
+            place.iter_mut().zip(chosen).for_each(|(place, link)| *place = rows[link.1 as usize]);
+        }
+        let linked = Self { hubs_of: n, waiting: Arc::default(), n_linked: n, ..self.clone() };
+        let hubs = hubs::choose(&vectors, &rows, self.plan.seed, work)?;
+        linked.finished(flat, hubs, &rows, allocator)
+    }
+
+    /// The same with these links, and more where they do not lead to all rows.
+    pub(super) fn finished(
+        self,
+        mut flat: Vec<Row>,
+        mut hubs: Vec<Row>,
+        rows: &[Row],
+        allocator: &Arc<dyn Allocator>,
+    ) -> Result<Self> {
+        connect(&mut flat, self.plan.degree, &mut hubs, rows);
+        let hubs = match hubs == self.hubs.rows {
+            true => self.hubs.clone(),
+            false => Arc::new(Hubs::new(Kernels::best(), &self.codes, hubs)),
+        };
+        Self { hubs, ..self }.with_links(&flat, allocator)
+    }
+}
 
 /// Buffers of one worker.
 #[derive(Debug, Default)]
@@ -22,34 +88,33 @@ struct Scratch {
 }
 
 /// Chosen links of each row, with their squared distances.
-type Chosen = Vec<Vec<(f32, Row)>>;
+pub type Chosen = Vec<Vec<(f32, Row)>>;
 
-/// Chooses among rows near each row.
+/// Chooses among rows near each of some rows: `near` gives them for the one at a place.
 pub fn choose(
     kernels: &Kernels,
-    pairs: &Pairs,
+    pairs: &Pairs<'_>,
     rule: &Rule,
-    near: impl Fn(Row, &mut Vec<Row>) + Sync,
+    rows: &[Row],
+    near: impl Fn(usize, &mut Vec<Row>) + Sync,
     work: &Work<'_>,
 ) -> Result<Chosen> {
-    let n = pairs.len();
     let parts = work.map(
         "linking",
-        n.div_ceil(ROWS),
+        rows.len().div_ceil(ROWS),
         || (Scratch::default(), Vec::new()),
-        |(scratch, rows), i| {
+        |(scratch, around), i| {
             let mut chosen = Vec::new();
-            for row in i * ROWS..n.min((i + 1) * ROWS) {
-                let row = row as Row;
-                rows.clear();
-                near(row, rows);
-                rows.sort_unstable();
-                rows.dedup();
-                rows.retain(|&other| other != row);
+            for (place, &row) in rows.iter().enumerate().skip(i * ROWS).take(ROWS) {
+                around.clear();
+                near(place, around);
+                around.sort_unstable();
+                around.dedup();
+                around.retain(|&other| other != row);
                 let Scratch { pairs: buffers, prune: scratch, distances, candidates } = &mut *scratch;
-                pairs.distances(kernels, row, rows, buffers, distances);
+                pairs.distances(kernels, row, around, buffers, distances);
                 candidates.clear();
-                candidates.extend(distances.iter().copied().zip(rows.iter().copied()));
+                candidates.extend(distances.iter().copied().zip(around.iter().copied()));
                 candidates.sort_unstable_by(nearest_first);
                 prune(kernels, pairs, rule, candidates, scratch);
                 chosen.push(candidates.clone());
@@ -75,15 +140,6 @@ pub fn reversed(chosen: &Chosen, most: usize) -> Chosen {
     incoming
 }
 
-/// Links as they are walked along: `degree` a row.
-pub fn packed(chosen: &Chosen, degree: usize) -> Vec<Row> {
-    let mut links = vec![NONE; chosen.len() * degree];
-    for (chosen, links) in chosen.iter().zip(links.chunks_exact_mut(degree)) {
-        links.iter_mut().zip(chosen).for_each(|(link, chosen)| *link = chosen.1);
-    }
-    links
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,24 +148,30 @@ mod tests {
 
     const RULE: Rule = Rule { degree: 8, factor: 1.1, fills: false };
 
-    fn pairs(n: usize) -> Pairs {
+    fn codes(n: usize) -> Vec<u8> {
         let mut random = Random::new(5, 0);
-        Pairs::new(4, (0..4 * n).map(|_| random.bits() as u8).collect(), vec![1.0; n])
+        (0..4 * n).map(|_| random.bits() as u8).collect()
     }
 
-    fn chosen(pairs: &Pairs, n_threads: usize) -> Chosen {
+    fn pairs(codes: &[u8]) -> Pairs<'_> {
+        Pairs::of_bytes(4, codes, 1.0)
+    }
+
+    fn chosen(pairs: &Pairs<'_>, n_threads: usize) -> Chosen {
         // Some rows twice, and the row itself.
-        let near = |row: Row, out: &mut Vec<Row>| {
-            let n = pairs.len() as Row;
+        let rows: Vec<Row> = (0..pairs.len() as Row).collect();
+        let near = |place: usize, out: &mut Vec<Row>| {
+            let (row, n) = (rows[place], rows.len() as Row);
             out.extend((0..40).map(|i| (row + i * i) % n));
             out.push((row + 1) % n);
         };
-        choose(Kernels::best(), pairs, &RULE, near, &Work::new(Some(n_threads), &Silent)).unwrap()
+        choose(Kernels::best(), pairs, &RULE, &rows, near, &Work::new(Some(n_threads), &Silent)).unwrap()
     }
 
     #[test]
     fn links_are_sorted_and_differ() {
-        let pairs = pairs(1000);
+        let codes = codes(1000);
+        let pairs = pairs(&codes);
         let chosen = chosen(&pairs, 2);
         assert_eq!(chosen.len(), 1000);
         for (links, row) in chosen.iter().zip(0..) {
@@ -117,23 +179,18 @@ mod tests {
             assert!(links.is_sorted_by(|a, b| (a.0, a.1) < (b.0, b.1)));
             assert!(links.iter().all(|link| link.1 != row));
         }
-        let links = packed(&chosen, RULE.degree);
-        for (links, chosen) in links.chunks_exact(RULE.degree).zip(&chosen) {
-            let there: Vec<Row> = links.iter().copied().take_while(|&link| link != NONE).collect();
-            assert_eq!(there, chosen.iter().map(|link| link.1).collect::<Vec<_>>());
-            assert!(links[there.len()..].iter().all(|&link| link == NONE));
-        }
     }
 
     #[test]
     fn threads_change_nothing() {
-        let pairs = pairs(700);
+        let codes = codes(700);
+        let pairs = pairs(&codes);
         assert_eq!(chosen(&pairs, 1), chosen(&pairs, 3));
     }
 
     #[test]
     fn whoever_chose_a_row_is_found_from_there() {
-        let chosen = chosen(&pairs(300), 1);
+        let chosen = chosen(&pairs(&codes(300)), 1);
         let all = reversed(&chosen, usize::MAX);
         assert_eq!(all.iter().map(Vec::len).sum::<usize>(), chosen.iter().map(Vec::len).sum());
         for (incoming, row) in all.iter().zip(0..) {

@@ -1,9 +1,23 @@
 //! Rows that a walk starts from: few, far apart, and compared with a query at once.
 
+use nearest_kernels::Kernels;
+
 use super::codes::{Codes, Query, Reader};
 use super::pool;
+use super::vectors::{Vectors, sample};
+use crate::candidates::ByRow;
 use crate::column::Row;
-use nearest_kernels::Kernels;
+use crate::error::Result;
+use crate::exact::{self, Numbers, Scope};
+use crate::kmeans::{self, Side};
+use crate::work::Work;
+
+/// How many there are, if rows are enough.
+const HUBS: usize = 256;
+/// Rows of each at least.
+const ROWS_PER_HUB: usize = 16;
+/// Rows that each is chosen among.
+const TRAINING_ROWS: usize = 64;
 
 /// Rows to start from, with copies of their codes side by side.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +26,25 @@ pub struct Hubs {
     pub rows: Vec<Row>,
     codes: Vec<u8>,
     terms: Vec<f32>,
+}
+
+/// Rows to start from: those nearest to the centroids of k-means.
+pub fn choose(vectors: &Vectors<'_>, rows: &[Row], seed: u64, work: &Work<'_>) -> Result<Vec<Row>> {
+    let n_hubs = HUBS.min(rows.len() / ROWS_PER_HUB).max(1);
+    let rows = sample(seed, TRAINING_ROWS * n_hubs, rows);
+    let (values, dim) = (vectors.read(&rows, work)?, vectors.dim());
+    let settings = kmeans::Settings {
+        max_points_per_centroid: TRAINING_ROWS,
+        seed,
+        ..kmeans::Settings::new(n_hubs.min(rows.len()))
+    };
+    let centroids = kmeans::kmeans(&Side::new(&values, dim), &settings, work)?.centroids;
+    let comparer = Numbers::<f32>::new(Kernels::best(), vectors.metric(), dim, &centroids);
+    let nearest = exact::search(&Scope::of(&values, dim), &comparer, 1, None, &ByRow, work)?;
+    let mut hubs: Vec<Row> = nearest.into_iter().flatten().map(|near| rows[near.row as usize]).collect();
+    hubs.sort_unstable();
+    hubs.dedup();
+    Ok(hubs)
 }
 
 impl Hubs {
@@ -27,7 +60,7 @@ impl Hubs {
         hubs
     }
 
-    /// The `n` nearest to a query.
+    /// Leaves entries of the `n` nearest to a query.
     pub fn nearest(
         &self,
         kernels: &Kernels,
@@ -35,25 +68,24 @@ impl Hubs {
         n: usize,
         entries: &mut Vec<u64>,
         sums: &mut Vec<i32>,
-        starts: &mut Vec<Row>,
+        distances: &mut Vec<f32>,
     ) {
-        let rows: Vec<&[u8]> = self.codes.chunks_exact(query.row_bytes()).collect();
-        sums.clear();
-        sums.resize(rows.len(), 0);
-        query.sums(kernels, &rows, sums);
+        let n_hubs = self.rows.len().max(1);
+        let codes: Vec<&[u8]> = self.codes.chunks_exact((self.codes.len() / n_hubs).max(1)).collect();
+        let terms = self.terms.chunks_exact((self.terms.len() / n_hubs).max(1));
+        distances.clear();
+        query.distances(kernels, &codes, terms, sums, distances);
         entries.clear();
-        let terms = self.terms.as_chunks::<2>().0;
-        entries.extend(
-            sums.iter()
-                .zip(terms)
-                .zip(0..)
-                .map(|((&sum, terms), i)| pool::entry(query.distance(sum, terms), i)),
-        );
-        let n = n.min(entries.len());
+        let of_hubs = self.rows.iter().zip(&*distances);
+        entries.extend(of_hubs.map(|(&row, &distance)| pool::entry(distance, row)));
         if n < entries.len() {
             entries.select_nth_unstable(n);
+            entries.truncate(n);
         }
-        starts.clear();
-        starts.extend(entries[..n].iter().map(|&entry| self.rows[pool::row(entry) as usize]));
+    }
+
+    /// Bytes held.
+    pub fn memory_bytes(&self) -> usize {
+        4 * self.rows.len() + self.codes.len() + 4 * self.terms.len()
     }
 }

@@ -51,7 +51,7 @@ impl Pool {
         if self.entries.len() < self.size { u64::MAX } else { self.entries[self.size - 1] }
     }
 
-    /// Lets in entries that are not there yet, all below the limit; they are in any order, and left in order.
+    /// Lets in entries that are not there yet, all below the limit where it is full; they are in any order, and left in order.
     pub fn merge(&mut self, fresh: &mut [u64]) {
         fresh.sort_unstable();
         let (mut at, mut left) = (self.entries.len(), fresh.len());
@@ -85,6 +85,12 @@ impl Pool {
             at += 1;
         }
         self.next = at;
+    }
+
+    /// Leaves only entries below a limit.
+    pub fn cut(&mut self, limit: u64) {
+        self.entries.truncate(self.entries.partition_point(|&entry| entry < limit));
+        self.next = self.next.min(self.entries.len());
     }
 
     /// All entries, nearest first.

@@ -39,7 +39,7 @@ pub struct Scratch {
 /// Leaves of `candidates`, nearest first, each once and none of them the row itself, those that the row is linked to.
 pub fn prune(
     kernels: &Kernels,
-    pairs: &Pairs,
+    pairs: &Pairs<'_>,
     rule: &Rule,
     candidates: &mut Vec<(f32, Row)>,
     scratch: &mut Scratch,
@@ -80,13 +80,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn points(dim: usize, codes: Vec<u8>) -> Pairs {
-        let n = codes.len() / dim;
-        Pairs::new(dim, codes, vec![0.5; n])
+    fn points(dim: usize, codes: &[u8]) -> Pairs<'_> {
+        Pairs::of_bytes(dim, codes, 0.5)
     }
 
     /// All other rows, nearest first.
-    fn others(pairs: &Pairs, row: Row) -> Vec<(f32, Row)> {
+    fn others(pairs: &Pairs<'_>, row: Row) -> Vec<(f32, Row)> {
         let rows: Vec<Row> = (0..pairs.len() as Row).filter(|&other| other != row).collect();
         let mut distances = Vec::new();
         pairs.distances(Kernels::best(), row, &rows, &mut pairs::Scratch::default(), &mut distances);
@@ -95,7 +94,7 @@ mod tests {
         all
     }
 
-    fn pruned(pairs: &Pairs, rule: &Rule, row: Row) -> Vec<Row> {
+    fn pruned(pairs: &Pairs<'_>, rule: &Rule, row: Row) -> Vec<Row> {
         let mut candidates = others(pairs, row);
         prune(Kernels::best(), pairs, rule, &mut candidates, &mut Scratch::default());
         candidates.into_iter().map(|candidate| candidate.1).collect()
@@ -103,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_nearest_on_each_side_is_chosen() {
-        let pairs = points(1, vec![100, 103, 106, 99, 90]);
+        let pairs = points(1, &[100, 103, 106, 99, 90]);
         let mut rule = Rule { degree: 4, factor: 1.0, fills: false };
         assert_eq!(pruned(&pairs, &rule, 0), [3, 1]);
         rule.fills = true;
@@ -114,7 +113,7 @@ mod tests {
 
     #[test]
     fn of_copies_one_is_chosen() {
-        let pairs = points(2, [[7, 7]; 5].concat().into_iter().chain([9, 9]).collect());
+        let pairs = points(2, &[7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 9, 9]);
         let rule = Rule { degree: 6, factor: 1.2, fills: false };
         assert_eq!(pruned(&pairs, &rule, 0), [1, 5]);
         assert_eq!(pruned(&pairs, &rule, 3), [0, 5]);
@@ -128,12 +127,12 @@ mod tests {
             degree in 1..12usize,
             factor in 1.0..1.5f32,
         ) {
-            let pairs = points(3, codes[..codes.len() / 3 * 3].to_vec());
+            let pairs = points(3, &codes[..codes.len() / 3 * 3]);
             let rule = Rule { degree, factor, fills: false };
             let chosen = pruned(&pairs, &rule, 0);
             prop_assert!(chosen.len() <= degree);
             let far = |a: Row, b: Row| {
-                let of = |row: Row| pairs.code(row).iter().map(|&u| f64::from(u) / 2.0);
+                let of = |row: Row| codes[3 * row as usize..][..3].iter().map(|&u| f64::from(u) / 2.0);
                 of(a).zip(of(b)).map(|(a, b)| (a - b) * (a - b)).sum::<f64>()
             };
             for (distance, row) in others(&pairs, 0) {

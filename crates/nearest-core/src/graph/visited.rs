@@ -1,6 +1,5 @@
 //! Which rows were seen: a bit a row, of which only those that were set are cleared.
 
-use super::NONE;
 use crate::column::Row;
 
 /// A set of rows that is empty again in as many steps as it has rows.
@@ -26,13 +25,14 @@ impl Visited {
         is_new
     }
 
-    /// Puts links in, as far as there are any, and appends those that were not there to `new`. Without a branch a link: no
-    /// processor can guess which of them are new.
-    pub fn insert_all(&mut self, links: &[Row], new: &mut Vec<Row>) {
+    /// Puts links in up to the first that is no row below `n_rows`, and appends those that were not there to `new`. Without a
+    /// branch a link: no processor can guess which of them are new.
+    pub fn insert_all(&mut self, links: &[Row], n_rows: usize, new: &mut Vec<Row>) {
         let mut n = new.len();
         new.resize(n + links.len(), 0);
         for &link in links {
-            if link == NONE {
+            // [`NONE`](super::NONE), or of a damaged file.
+            if link as usize >= n_rows {
                 break;
             }
             new[n] = link;
@@ -51,6 +51,7 @@ impl Visited {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::NONE;
 
     #[test]
     fn links_are_new_once() {
@@ -58,9 +59,9 @@ mod tests {
         visited.reserve(200);
         let mut new = vec![7];
         assert!(visited.insert(3));
-        visited.insert_all(&[5, 3, 199, 5, 64, NONE, 9], &mut new);
+        visited.insert_all(&[5, 3, 199, 5, 64, NONE, 9], 200, &mut new);
         assert_eq!(new, [7, 5, 199, 64]);
-        visited.insert_all(&[64, 0], &mut new);
+        visited.insert_all(&[64, 0], 200, &mut new);
         assert_eq!(new, [7, 5, 199, 64, 0]);
         visited.clear(&[3, 5, 199, 64, 0]);
         assert!(visited.insert(199));

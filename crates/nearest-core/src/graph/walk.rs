@@ -10,7 +10,7 @@ use nearest_kernels::{Kernels, prefetch};
 use super::codes::{Buffers, Chunks, Codes, Query, Reader};
 use super::pool::{self, Pool};
 use super::visited::Visited;
-use crate::column::{Column, Row};
+use crate::column::{CHUNK_ROWS, Row};
 
 /// What a walk reads.
 #[derive(Debug)]
@@ -23,10 +23,18 @@ pub struct Walker<'a> {
 /// Buffers of one worker.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    visited: Visited,
-    seen: Vec<Row>,
     /// The best rows.
     pub pool: Pool,
+    /// The best rows to walk along, where not all of them may be found.
+    ways: Pool,
+    found: Vec<u64>,
+    rounds: Rounds,
+}
+
+#[derive(Debug, Default)]
+struct Rounds {
+    visited: Visited,
+    seen: Vec<Row>,
     fresh: Vec<u64>,
     following: Vec<Row>,
 }
@@ -42,47 +50,164 @@ pub struct Steps {
     pub n_distances: usize,
 }
 
-impl<'a> Walker<'a> {
-    /// Walks along `links` of rows below `n_rows`.
-    pub fn new(kernels: &'static Kernels, codes: &'a Codes, links: &'a Column<Row>, n_rows: usize) -> Self {
-        Self { reader: Reader::new(kernels, codes), links: Chunks::new(links), n_rows }
+/// Rows that may be found.
+#[derive(Clone, Copy, Debug)]
+pub struct Admitted<'a> {
+    /// Bits by chunk of rows.
+    pub words: &'a [&'a [u64]],
+    /// Distances after which it is given up.
+    pub most: usize,
+}
+
+impl Admitted<'_> {
+    #[inline(always)]
+    fn contains(&self, row: Row) -> bool {
+        let at = row as usize % CHUNK_ROWS;
+        let words = self.words.get(row as usize / CHUNK_ROWS);
+        words.and_then(|words| words.get(at / 64)).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+}
+
+/// Takes what was compared, and says what is followed.
+trait Take {
+    /// What an entry must be below to be taken.
+    fn limit(&self) -> u64;
+    /// Takes entries, in any order.
+    fn take(&mut self, fresh: &mut [u64]);
+    /// Appends the nearest rows that were not followed yet, `n` at most.
+    fn follow(&mut self, n: usize, rows: &mut Vec<Row>);
+    /// Whether so many distances are too many.
+    fn gives_up(&self, n_distances: usize) -> bool;
+}
+
+/// Every row may be found.
+impl Take for &mut Pool {
+    fn limit(&self) -> u64 {
+        Pool::limit(self)
     }
 
-    /// Leaves the `ef` nearest rows that it came to in the scratch's pool. `beam_width` rows are followed in a round.
+    fn take(&mut self, fresh: &mut [u64]) {
+        self.merge(fresh);
+    }
+
+    fn follow(&mut self, n: usize, rows: &mut Vec<Row>) {
+        Pool::follow(self, n, rows);
+    }
+
+    fn gives_up(&self, _: usize) -> bool {
+        false
+    }
+}
+
+/// Some rows may be found, and all lead on.
+struct Among<'a> {
+    pool: &'a mut Pool,
+    ways: &'a mut Pool,
+    found: &'a mut Vec<u64>,
+    admitted: &'a Admitted<'a>,
+}
+
+impl Take for Among<'_> {
+    fn limit(&self) -> u64 {
+        self.pool.limit()
+    }
+
+    fn take(&mut self, fresh: &mut [u64]) {
+        self.found.clear();
+        self.found.extend(fresh.iter().filter(|&&entry| self.admitted.contains(pool::row(entry))));
+        self.pool.merge(self.found);
+        self.ways.merge(fresh);
+        self.ways.cut(self.pool.limit());
+    }
+
+    fn follow(&mut self, n: usize, rows: &mut Vec<Row>) {
+        self.ways.follow(n, rows);
+    }
+
+    fn gives_up(&self, n_distances: usize) -> bool {
+        n_distances > self.admitted.most
+    }
+}
+
+impl<'a> Walker<'a> {
+    /// Walks along `links` of rows below `n_rows`.
+    pub fn new(kernels: &'static Kernels, codes: &'a Codes, links: Chunks<'a, Row>, n_rows: usize) -> Self {
+        Self { reader: Reader::new(kernels, codes), links, n_rows }
+    }
+
+    /// Leaves the `ef` nearest rows that it came to from `starts`, entries of the pool, in the scratch's pool. `beam_width` rows
+    /// are followed in a round.
     pub fn walk(
         &self,
         query: &Query,
-        starts: &[Row],
+        starts: &mut [u64],
         ef: usize,
         beam_width: usize,
         scratch: &mut Scratch,
     ) -> Steps {
-        let Scratch { visited, seen, pool, fresh, following } = scratch;
+        let Scratch { pool, rounds, .. } = scratch;
+        pool.reset(ef);
+        let (steps, _) = self.rounds(query, starts, beam_width, &mut &mut *pool, rounds);
+        steps
+    }
+
+    /// The same among rows that may be found: on through all rows as long as they are nearer than the worst of `ef` found.
+    /// Nothing where that takes too many distances.
+    pub fn walk_among(
+        &self,
+        query: &Query,
+        starts: &mut [u64],
+        ef: usize,
+        beam_width: usize,
+        admitted: &Admitted<'_>,
+        scratch: &mut Scratch,
+    ) -> Option<Steps> {
+        let Scratch { pool, ways, found, rounds } = scratch;
+        pool.reset(ef);
+        ways.reset(usize::MAX);
+        let mut among = Among { pool, ways, found, admitted };
+        let (steps, is_whole) = self.rounds(query, starts, beam_width, &mut among, rounds);
+        is_whole.then_some(steps)
+    }
+
+    /// Rounds until nothing is left to follow; false if it was given up before.
+    fn rounds(
+        &self,
+        query: &Query,
+        starts: &mut [u64],
+        beam_width: usize,
+        best: &mut impl Take,
+        rounds: &mut Rounds,
+    ) -> (Steps, bool) {
+        let Rounds { visited, seen, fresh, following } = rounds;
         let mut steps = Steps::default();
         let mut buffers = Buffers::default();
         visited.reserve(self.n_rows);
-        pool.reset(ef);
         seen.clear();
         following.clear();
-        visited.insert_all(starts, seen);
-        self.reader.ask(seen);
-        let mut asked = 0..seen.len();
-        loop {
+        seen.extend(starts.iter().map(|&entry| pool::row(entry)));
+        seen.iter().for_each(|&row| _ = visited.insert(row));
+        best.take(starts);
+        let mut asked = seen.len()..seen.len();
+        let is_whole = loop {
             // Links that were asked for in the last round lead to codes that are compared in the next one.
             let first = seen.len();
-            following.iter().for_each(|&row| visited.insert_all(self.links.row(row), seen));
-            self.reader.ask(&seen[first..]);
+            following.iter().for_each(|&row| visited.insert_all(self.links.row(row), self.n_rows, seen));
+            self.reader.ask(query, &seen[first..]);
             following.clear();
-            pool.follow(beam_width, following);
+            best.follow(beam_width, following);
             following.iter().for_each(|&row| prefetch(self.links.row(row)));
             if asked.is_empty() && first == seen.len() && following.is_empty() {
-                break;
+                break true;
+            }
+            if best.gives_up(seen.len()) {
+                break false;
             }
             steps.n_rounds += 1;
             steps.n_followed += following.len();
             let rows = &seen[asked];
             self.reader.distances(query, rows, &mut buffers);
-            let limit = pool.limit();
+            let limit = best.limit();
             let mut n = 0;
             fresh.clear();
             fresh.resize(rows.len(), 0);
@@ -90,12 +215,12 @@ impl<'a> Walker<'a> {
                 fresh[n] = pool::entry(distance, row);
                 n += usize::from(fresh[n] < limit);
             }
-            pool.merge(&mut fresh[..n]);
+            best.take(&mut fresh[..n]);
             asked = first..seen.len();
-        }
+        };
         steps.n_distances = seen.len();
         visited.clear(seen);
-        steps
+        (steps, is_whole)
     }
 }
 
@@ -105,7 +230,7 @@ mod tests {
 
     use super::*;
     use crate::coder::{Coder, ShortEncoding};
-    use crate::column::{CHUNK_ROWS, ColumnWriter};
+    use crate::column::Column;
     use crate::graph::NONE;
     use crate::lists::{Codec, Coding, CodingScratch, Frame, Loss, QueryCodes};
     use crate::memory::SystemAllocator;
@@ -116,12 +241,8 @@ mod tests {
     const DEGREE: usize = 6;
 
     fn column<T: bytemuck::Pod>(width: usize, values: &[T]) -> Column<T> {
-        let mut writer = ColumnWriter::new(Column::new(width, CHUNK_ROWS), Arc::new(SystemAllocator));
-        let copy = |range: std::ops::Range<usize>, out: &mut [T]| {
-            out.copy_from_slice(&values[range.start * width..range.end * width]);
-        };
-        writer.stage(values.len() / width, copy).unwrap();
-        writer.publish(&[])
+        let allocator: Arc<dyn crate::memory::Allocator> = Arc::new(SystemAllocator);
+        Column::of(width, values, &allocator).unwrap()
     }
 
     /// Rows of integers as they are, or as codes of 4 or 8 bits; with scores of each for a query, computed slowly.
@@ -149,7 +270,8 @@ mod tests {
             terms.extend([term.scale, term.bias]);
         }
         let width = coding.code_bytes();
-        Codes { coding: Arc::new(coding), codes: column(width, &codes), terms: column(2, &terms) }
+        let empty = Codes::new(Arc::new(coding), None);
+        Codes { codes: column(width, &codes), terms: column(2, &terms), ..empty }
     }
 
     fn rows(n: usize, dim: usize, seed: u64) -> Vec<f32> {
@@ -169,6 +291,12 @@ mod tests {
         column(DEGREE, &links)
     }
 
+    fn starts(codes: &Codes, query: &Query, rows: &[Row]) -> Vec<u64> {
+        let mut buffers = Buffers::default();
+        Reader::new(Kernels::best(), codes).distances(query, rows, &mut buffers);
+        rows.iter().zip(&buffers.distances).map(|(&row, &distance)| pool::entry(distance, row)).collect()
+    }
+
     /// Walks with as large a pool as there are rows see all of them; smaller ones keep the nearest of what they see.
     #[test]
     fn a_pool_of_all_rows_is_exact() {
@@ -182,12 +310,14 @@ mod tests {
                 let codes = codes(encoding, dim, &rows);
                 let (mut coded, mut query) = (QueryCodes::default(), Query::default());
                 codes.coding.queries(kernels, &values, &mut coded, &mut CodingScratch::default());
-                let of = &coded.rows;
-                query.set(codes.bits(), &of.codes[..dim], of.start[0], of.unit[0]);
-                query.set_integers(&values);
-                let walker = Walker::new(kernels, &codes, &links, n);
+                query.set(codes.bits(), dim, &coded.rows);
+                if encoding.is_none() {
+                    query.set_integers(&values);
+                }
+                let walker = Walker::new(kernels, &codes, Chunks::new(&links), n);
                 for beam_width in 1..4 {
-                    let steps = walker.walk(&query, &[7, 200], n, beam_width, &mut scratch);
+                    let mut starts = starts(&codes, &query, &[7, 200]);
+                    let steps = walker.walk(&query, &mut starts, n, beam_width, &mut scratch);
                     assert_eq!((steps.n_distances, steps.n_followed), (n, n));
                     let all = scratch.pool.entries().to_vec();
                     assert_eq!(all.len(), n);
@@ -215,7 +345,8 @@ mod tests {
                         );
                     }
                     for ef in [1, 5, 40] {
-                        walker.walk(&query, &[7, 200], ef, beam_width, &mut scratch);
+                        let starts = &mut starts[..ef.min(2)];
+                        walker.walk(&query, starts, ef, beam_width, &mut scratch);
                         let few = scratch.pool.entries();
                         assert_eq!(few.len(), ef);
                         assert!(few.iter().all(|entry| all.contains(entry)) && few.is_sorted());
@@ -230,11 +361,11 @@ mod tests {
         let kernels = Kernels::best();
         let codes = codes(None, 4, &rows(5, 4, 1));
         let links = column(2, &[1, 0, 0, NONE, 3, NONE, 2, NONE, NONE, NONE]);
-        let walker = Walker::new(kernels, &codes, &links, 5);
+        let walker = Walker::new(kernels, &codes, Chunks::new(&links), 5);
         let (mut query, mut scratch) = (Query::default(), Scratch::default());
         query.set_integers(&[1.0, 2.0, 3.0, 4.0]);
         for (starts, seen) in [(&[0][..], &[0, 1][..]), (&[3, 4], &[2, 3, 4]), (&[], &[])] {
-            walker.walk(&query, starts, 10, 2, &mut scratch);
+            walker.walk(&query, &mut self::starts(&codes, &query, starts), 10, 2, &mut scratch);
             let mut found: Vec<Row> = scratch.pool.entries().iter().map(|&entry| pool::row(entry)).collect();
             found.sort_unstable();
             assert_eq!(found, seen);

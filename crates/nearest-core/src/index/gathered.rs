@@ -1,4 +1,4 @@
-//! Exact searches among rows that only the lists hold, or only codes are kept of: these are read out, part by part, and
+//! Exact searches among rows that only lists hold, or only codes are kept of: these are read out, part by part, and
 //! compared as if they lay by row.
 //!
 //! So a filter that keeps few rows touches no others, and all lists together are an exact search, also of integers that are
@@ -13,8 +13,9 @@ use crate::column::Row;
 use crate::encoding::{Encoding, Kind};
 use crate::error::{Error, Result};
 use crate::exact::{self, Numbers, Scope};
+use crate::graph::Graph;
 use crate::ids::Ids;
-use crate::lists::Lists;
+use crate::lists::{Frame, Lists};
 use crate::live::RowSet;
 use crate::work::{Whole, Work};
 
@@ -38,26 +39,19 @@ impl Snapshot {
         sought: &Sought<'_>,
         work: &Work<'_>,
     ) -> Result<Vec<Vec<Candidate>>> {
-        let Sought { selected, .. } = *sought;
         match self.spec.encoding {
             Encoding::UInt8 => self.natives::<u8>(lists, queries, sought, work),
             Encoding::Int8 => self.natives::<i8>(lists, queries, sought, work),
             _ => {
-                let queries = self.framed(lists, queries);
-                let centre = self.moved_by(lists);
+                let queries = self.framed(lists.coding.frame(), queries);
+                let centre = self.moved_by(&lists.coding);
                 let moved = |out: &mut [f32]| out.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
                 if let Some(second) = &lists.second {
-                    let rows: Vec<Row> = selected.iter().collect();
-                    let sizes: Vec<usize> = rows.chunks(GROUP_ROWS).map(<[Row]>::len).collect();
-                    let fill = |group: usize, (numbers, values): Group<'_, f32>| {
-                        numbers.copy_from_slice(&rows[group * GROUP_ROWS..][..numbers.len()]);
-                        for (&row, out) in numbers.iter().zip(values.chunks_exact_mut(self.spec.dim)) {
-                            second.decode(self.kept(row), out);
-                            moved(out);
-                        }
-                        Ok(())
+                    let read = |row: Row, out: &mut [f32]| {
+                        second.decode(self.kept(row), out);
+                        moved(out);
                     };
-                    return self.search_parts(&sizes, &fill, &queries, sought, work);
+                    return self.search_rows(&read, &queries, sought, work);
                 }
                 let read = |list, place, out: &mut [f32]| {
                     lists.decode_at(self.kernels, list, place, &mut Vec::new(), out);
@@ -66,6 +60,56 @@ impl Snapshot {
                 self.search_places(lists, &read, &queries, sought, work)
             }
         }
+    }
+
+    /// The same where a graph has codes by row.
+    pub(super) fn search_gathered_codes(
+        &self,
+        graph: &Graph,
+        queries: &[f32],
+        sought: &Sought<'_>,
+        work: &Work<'_>,
+    ) -> Result<Vec<Vec<Candidate>>> {
+        match self.spec.encoding {
+            Encoding::UInt8 => {
+                let read = |row: Row, out: &mut [u8]| self.native_of_graph(row, out);
+                self.search_rows(&read, queries, sought, work)
+            }
+            Encoding::Int8 => {
+                let read =
+                    |row: Row, out: &mut [i8]| self.native_of_graph(row, bytemuck::cast_slice_mut(out));
+                self.search_rows(&read, queries, sought, work)
+            }
+            _ => {
+                let coding = &graph.codes.coding;
+                let queries = self.framed(coding.frame(), queries);
+                let read = |row: Row, out: &mut [f32]| {
+                    self.framed_of_graph(graph, row, out);
+                    out.iter_mut().zip(self.moved_by(coding)).for_each(|(x, c)| *x += c);
+                };
+                self.search_rows(&read, &queries, sought, work)
+            }
+        }
+    }
+
+    /// Rows that are read by their numbers.
+    fn search_rows<T: Kind>(
+        &self,
+        read: &(dyn Fn(Row, &mut [T]) + Sync),
+        queries: &[f32],
+        sought: &Sought<'_>,
+        work: &Work<'_>,
+    ) -> Result<Vec<Vec<Candidate>>> {
+        let rows: Vec<Row> = sought.selected.iter().collect();
+        let sizes: Vec<usize> = rows.chunks(GROUP_ROWS).map(<[Row]>::len).collect();
+        let fill = |group: usize, (numbers, values): Group<'_, T>| {
+            numbers.copy_from_slice(&rows[group * GROUP_ROWS..][..numbers.len()]);
+            for (&row, out) in numbers.iter().zip(values.chunks_exact_mut(self.spec.dim)) {
+                read(row, out);
+            }
+            Ok(())
+        };
+        self.search_parts(&sizes, &fill, queries, sought, work)
     }
 
     /// Integers that only the lists hold.
@@ -199,8 +243,8 @@ impl Snapshot {
     }
 
     /// Queries as they are compared with codes: in the frame.
-    fn framed(&self, lists: &Lists, queries: &[f32]) -> Vec<f32> {
-        let (frame, dim) = (lists.coding.frame(), self.spec.dim);
+    fn framed(&self, frame: &Frame, queries: &[f32]) -> Vec<f32> {
+        let dim = self.spec.dim;
         let (mut framed, mut scratch) = (vec![0.0; queries.len()], Vec::new());
         for (query, out) in queries.chunks_exact(dim).zip(framed.chunks_exact_mut(dim)) {
             frame.query(self.kernels, query, &mut scratch, out);

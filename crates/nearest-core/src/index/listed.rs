@@ -13,7 +13,7 @@ use crate::encoding::{Encoding, Kind, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact;
 use crate::kmeans::{Read, Side};
-use crate::lists::{self, Coded, Estimate, Kept, ListSearch, Lists, Pair, PairBuffers};
+use crate::lists::{self, Coded, Coding, Estimate, Kept, ListSearch, Lists, Loss, Pair, PairBuffers};
 use crate::live::RowSet;
 use crate::memory::Allocator;
 use crate::metric::Metric;
@@ -189,7 +189,7 @@ impl Snapshot {
                 let n_bytes = (n_queries as u64).checked_mul(k as u64).and_then(|n| n.checked_mul(16));
                 work.check_memory(n_bytes, &format!("{k} neighbors of {n_queries} queries"))?;
                 let is_filtered = selected.len() < self.live.len();
-                let usual = || default_pool(lists, &self.spec, k, is_filtered);
+                let usual = || default_pool(lists.coding.loss(), &self.spec, k, is_filtered);
                 let pool = knobs.rerank_k.unwrap_or_else(usual).max(k);
                 lists::Goal::Nearest { k, pool }
             }
@@ -227,10 +227,10 @@ impl Snapshot {
     }
 
     /// What codes are moved by before they are compared: inner products are not those of vectors that were moved in the frame.
-    pub(super) fn moved_by<'a>(&self, lists: &'a Lists) -> &'a [f32] {
+    pub(super) fn moved_by<'a>(&self, coding: &'a Coding) -> &'a [f32] {
         match self.spec.metric {
             Metric::Euclidean | Metric::SqEuclidean => &[],
-            _ => lists.coding.frame().turned_centre(),
+            _ => coding.frame().turned_centre(),
         }
     }
 
@@ -295,11 +295,10 @@ fn default_effort(lists: &Lists) -> usize {
 const FILTERED: usize = 4;
 
 /// Estimates that are compared again: the more the codes lose, the more of them.
-fn default_pool(lists: &Lists, spec: &super::Spec, k: usize, is_filtered: bool) -> usize {
+fn default_pool(loss: Loss, spec: &super::Spec, k: usize, is_filtered: bool) -> usize {
     if spec.kept_as() == KeptAs::Place && !spec.encoding.is_integer() {
         return k;
     }
-    let loss = lists.coding.loss();
     let lost = f64::from(loss.error) / f64::from(loss.spread).max(1e-30);
     let pool = (k as f64 * (1.0 + 8.0 * lost) + 4.0 + 10.0 * lost) as usize;
     // What loses nothing chooses as well among any rows.
@@ -307,7 +306,11 @@ fn default_pool(lists: &Lists, spec: &super::Spec, k: usize, is_filtered: bool) 
 }
 
 /// Vectors of this kind in that of `encoding`.
-fn same_kind(vectors: &Vectors, encoding: Encoding, allocator: &Arc<dyn Allocator>) -> Result<Vectors> {
+pub(super) fn same_kind(
+    vectors: &Vectors,
+    encoding: Encoding,
+    allocator: &Arc<dyn Allocator>,
+) -> Result<Vectors> {
     fn converted<T: Kind, U: Kind>(column: &Column<T>, allocator: &Arc<dyn Allocator>) -> Result<Column<U>> {
         let width = column.width();
         column.alongside(width, allocator, |range, out: &mut [U]| {
@@ -424,7 +427,7 @@ impl KeptRows<'_> {
         let (metric, dim) = (self.snapshot.spec.metric, self.snapshot.spec.dim);
         let kernels = self.kernels();
         let PairBuffers { order, row, queries, squared_norms, bytes, .. } = buffers;
-        let centre = self.snapshot.moved_by(self.lists);
+        let centre = self.snapshot.moved_by(&self.lists.coding);
         let queries = if metric.is_angular() {
             queries.clear();
             framed

@@ -5,13 +5,17 @@
 //! | `snapshot.rs` | one version: everything that reads |
 //! | `writer.rs` | changes: staged unseen, published at once |
 //! | `listed.rs` | versions whose rows lie in lists |
-//! | `gathered.rs` | exact searches among rows that are read out of the lists |
+//! | `graphed.rs` | versions whose rows are linked |
+//! | `gathered.rs` | exact searches among rows that are read out of lists or codes |
 //! | `persist.rs` | the file: written forward, opened by map |
+//! | `graph_file.rs` | the sections of a graph in it |
 //!
 //! Readers take the current [`Snapshot`] (one atomic load) and keep it as long as they like. Writers queue for the one
 //! [`Writer`]; what they stage is seen by nobody until they publish the next snapshot.
 
 mod gathered;
+mod graph_file;
+mod graphed;
 mod listed;
 mod persist;
 mod snapshot;
@@ -23,13 +27,16 @@ use arc_swap::ArcSwap;
 use nearest_kernels::{Kernels, MAX_DIM};
 
 pub use persist::{IndexSpec, describe_spec, verify};
-pub use snapshot::{Allowed, Knobs, Neighbors, Queries, Snapshot, Stats, check_many_numbers, check_numbers};
+pub use snapshot::{
+    Allowed, Knobs, Looked, Neighbors, Queries, Snapshot, Stats, check_many_numbers, check_numbers,
+};
 use writer::Writer;
 pub use writer::{Stage, Zeros};
 
 use crate::coder::ShortEncoding;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
+use crate::graph;
 use crate::lists::{Codes, FLAT_UP_TO, Plan};
 use crate::memory::{Allocator, SystemAllocator};
 use crate::metric::Metric;
@@ -46,16 +53,28 @@ pub enum Structure {
         /// Vectors in a hundred that get a second list, at most 100.
         spill: u8,
     },
+    /// What a walk from neighbour to neighbour comes to.
+    Graph {
+        /// Links a vector, at most.
+        degree: u16,
+        /// Vectors near a vector that its links are chosen from.
+        ef_build: u16,
+    },
 }
 
-/// What is kept of each row beside the lists.
+/// Links that a vector of a graph can have.
+const DEGREES: std::ops::RangeInclusive<u16> = 2..=256;
+/// Vectors that its links can be chosen from.
+const EF_BUILDS: std::ops::RangeInclusive<u16> = 2..=1024;
+
+/// What is kept of each row beside the lists, or beside what walks compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeptAs {
     /// The vector, in this encoding.
     Raw(Encoding),
     /// A code of the whole vector.
     Code(ShortEncoding),
-    /// The number of its list, which holds all that is known of it.
+    /// The number of its list, which holds all that is known of it; in a graph the code that walks compare.
     Place,
 }
 
@@ -113,10 +132,14 @@ impl Spec {
             }
             Some(_) => {}
         }
-        if self.is_listed() && !metric.is_listable() {
+        if self.is_trained() && !metric.is_listable() {
+            let what = match (structure, encoding.is_raw()) {
+                (Structure::Graph { .. }, _) => "Graph".into(),
+                (_, true) => "Lists".into(),
+                _ => format!("encoding {}", encoding.name()),
+            };
             return Err(Error::NotImplemented(format!(
-                "{} with the metric {}; the metrics euclidean, sqeuclidean, cosine, angular and inner_product go with it",
-                if encoding.is_raw() { "Lists".into() } else { format!("encoding {}", encoding.name()) },
+                "{what} with the metric {}; the metrics euclidean, sqeuclidean, cosine, angular and inner_product go with it",
                 metric.name()
             )));
         }
@@ -130,11 +153,29 @@ impl Spec {
                 )));
             }
         }
+        if let Structure::Graph { degree, ef_build } = structure {
+            let in_range = |name: &str, value, range: std::ops::RangeInclusive<u16>| {
+                if range.contains(&value) {
+                    return Ok(());
+                }
+                let (least, most) = (range.start(), range.end());
+                Err(Error::argument(format!("{name} must be from {least} to {most}, got {value}")))
+            };
+            in_range("degree", degree, DEGREES)?;
+            in_range("ef_build", ef_build, EF_BUILDS)?;
+            if let Encoding::Short(short) = encoding {
+                graph::codes::check_encoding(short)?;
+            }
+        }
         if shadow && (encoding.is_short() || structure != Structure::Exact) {
             return Err(Error::NotImplemented(format!(
                 "a scalar8 shadow goes with Exact over float32, float16 and bfloat16 vectors, not with {} vectors{}",
                 encoding.name(),
-                if structure == Structure::Exact { "" } else { " in lists" }
+                match structure {
+                    Structure::Exact => "",
+                    Structure::Lists { .. } => " in lists",
+                    Structure::Graph { .. } => " in a graph",
+                }
             )));
         }
         if shadow && metric == Metric::Manhattan {
@@ -146,18 +187,29 @@ impl Spec {
         Ok(())
     }
 
-    /// Whether rows are looked for in lists: in one of all rows, if only their encoding asks for it.
-    pub fn is_listed(&self) -> bool {
+    /// Whether vectors wait, as they came, until there are enough to train on.
+    pub fn is_trained(&self) -> bool {
         self.structure != Structure::Exact || !self.encoding.is_raw()
     }
 
-    /// What is kept of each row once there are lists.
+    /// Whether rows are looked for in lists: in one of all rows, if only their encoding asks for it.
+    pub fn is_listed(&self) -> bool {
+        self.is_trained() && self.graph_plan().is_none()
+    }
+
+    /// What the graph is to be, if there is one.
+    pub(crate) fn graph_plan(&self) -> Option<graph::Plan> {
+        let Structure::Graph { degree, ef_build } = self.structure else { return None };
+        Some(graph::Plan { degree: degree.into(), ef_build: ef_build.into(), seed: self.seed })
+    }
+
+    /// What is kept of each row once there are lists or links.
     pub(crate) fn kept_as(&self) -> KeptAs {
         match (self.encoding, self.rerank) {
             (Encoding::Short(_), None) => KeptAs::Place,
             (Encoding::Short(_), Some(Encoding::Short(short))) => KeptAs::Code(short),
             (Encoding::Short(_), Some(raw)) => KeptAs::Raw(raw),
-            (raw, _) if raw.is_integer() && self.is_listed() => KeptAs::Place,
+            (raw, _) if raw.is_integer() && self.is_trained() => KeptAs::Place,
             (raw, _) => KeptAs::Raw(raw),
         }
     }
@@ -167,20 +219,20 @@ impl Spec {
         self.encoding.is_raw() || matches!(self.kept_as(), KeptAs::Raw(_))
     }
 
-    /// How many vectors there must be before lists are made without being asked for.
+    /// How many vectors there must be before lists or links are made without being asked for.
     pub fn training_rows(&self) -> usize {
         let lists = match self.structure {
-            Structure::Exact => 1,
+            Structure::Exact | Structure::Graph { .. } => 1,
             Structure::Lists { n_lists: 0, .. } => 512,
             Structure::Lists { n_lists, .. } => n_lists as usize,
         };
         (ROWS_PER_LIST * lists).max(FIRST_TRAINING)
     }
 
-    /// The lists to make for `n` vectors.
+    /// The lists to make for `n` vectors; for a graph one, whose codes are those that walks compare.
     pub(crate) fn plan(&self, n: usize) -> Plan {
         let (n_lists, spill) = match self.structure {
-            Structure::Exact => (1, 0),
+            Structure::Exact | Structure::Graph { .. } => (1, 0),
             Structure::Lists { n_lists: 0, spill } => (lists_for(n), spill),
             Structure::Lists { n_lists, spill } => (n_lists as usize, spill),
         };
@@ -188,7 +240,8 @@ impl Spec {
             Encoding::UInt8 => Codes::UInt8,
             Encoding::Int8 => Codes::Int8,
             Encoding::Short(short) => Codes::Short(short),
-            // Vectors that are kept as they are have a shadow of 8 bits in the lists.
+            // Vectors that are kept as they are have a shadow: of 4 bits in a graph, where few candidates suffice; of 8 in lists.
+            _ if self.graph_plan().is_some() => Codes::Short(ShortEncoding::Scalar4),
             _ => Codes::Short(ShortEncoding::Scalar8),
         };
         let second = match self.kept_as() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::snapshot::{Snapshot, check_bits, check_numbers};
 use super::writer::ShadowView;
-use super::{Index, KeptAs, Spec, Structure};
+use super::{Index, KeptAs, Spec, Structure, graph_file};
 use crate::coder::Coder;
 use crate::column::{CHUNK_ROWS, Column, Row};
 use crate::encoding::{Encoding, Kind, Vectors, each_kind};
@@ -85,6 +85,7 @@ impl IndexSpec {
         let structure = match structure {
             Structure::Exact => 0,
             Structure::Lists { n_lists, spill } => 1 | u64::from(spill) << 16 | u64::from(n_lists) << 32,
+            Structure::Graph { degree, ef_build } => 2 | u64::from(degree) << 16 | u64::from(ef_build) << 32,
         };
         [
             dim as u64,
@@ -108,6 +109,9 @@ impl IndexSpec {
         let structure = match (structure & 0xffff, structure >> 16 & 0xffff, structure >> 32) {
             (0, 0, 0) => Structure::Exact,
             (1, spill @ 0..=100, n_lists) => Structure::Lists { n_lists: n_lists as u32, spill: spill as u8 },
+            (2, degree, ef_build @ 0..=0xffff) => {
+                Structure::Graph { degree: degree as u16, ef_build: ef_build as u16 }
+            }
             _ => return Err(wrong("structure", structure)),
         };
         let rerank = match rerank.checked_sub(1) {
@@ -190,6 +194,9 @@ impl Snapshot {
         }
         if let Some(lists) = &self.lists {
             self.write_lists(&mut file, lists)?;
+        }
+        if let Some(graph) = &self.graph {
+            self.write_graph(&mut file, graph)?;
         }
         if let Some(calibration) = &self.calibration {
             file.section(CALIBRATION, Dtype::Utf8, &[calibration.len() as u64], |out| {
@@ -329,16 +336,19 @@ impl Snapshot {
     }
 
     fn read(view: &FileView) -> Result<Self> {
-        view.refuse_unknown(|name| KNOWN.contains(&name))?;
+        view.refuse_unknown(|name| KNOWN.contains(&name) || graph_file::KNOWN.contains(&name))?;
         let IndexSpec { spec, next_id } = describe_spec(view)?;
         let mut lists = read_lists(view, &spec)?;
-        // Before there are lists, vectors wait as they came.
-        let kept_as = if lists.is_some() { spec.kept_as() } else { KeptAs::Raw(spec.encoding) };
-        let (stored, width) = match (kept_as, &lists) {
-            (KeptAs::Raw(Encoding::Short(_)), _) => (Encoding::Float32, spec.dim),
-            (KeptAs::Raw(encoding), _) => (encoding, encoding.width(spec.dim)),
-            (_, Some(lists)) => (Encoding::UInt8, lists.kept_bytes()),
-            (_, None) => unreachable!("codes are kept where there are lists"),
+        let codes = graph_file::read_codes(view, &spec)?;
+        // Before there are lists or links, vectors wait as they came.
+        let is_trained = lists.is_some() || codes.is_some();
+        let kept_as = if is_trained { spec.kept_as() } else { KeptAs::Raw(spec.encoding) };
+        let (stored, width) = match (kept_as, &lists, &codes) {
+            (KeptAs::Raw(Encoding::Short(_)), ..) => (Encoding::Float32, spec.dim),
+            (KeptAs::Raw(encoding), ..) => (encoding, encoding.width(spec.dim)),
+            (_, Some(lists), _) => (Encoding::UInt8, lists.kept_bytes()),
+            (_, _, Some((codes, _))) => (Encoding::UInt8, codes.kept_bytes()),
+            (_, None, None) => unreachable!("codes are kept where there are lists or links"),
         };
         let width = Some(width as u64);
         let read = |dtype| view.require(VECTORS, dtype, &[None, width]);
@@ -398,6 +408,7 @@ impl Snapshot {
         if let Some(lists) = &mut lists {
             lists.n_rows = n;
         }
+        let graph = codes.map(|codes| graph_file::read_graph(view, &spec, codes, &vectors, n)).transpose()?;
         let calibration = match view.section(CALIBRATION) {
             None => None,
             Some(section) => {
@@ -406,8 +417,14 @@ impl Snapshot {
                 Some(text.map_err(|_| Error::format("section 'calibration' is not UTF-8"))?.into())
             }
         };
-        Ok(Self { spec, vectors, live: RowSet::first(n), ids, shadow, lists, calibration, next_id, kernels })
+        let live = RowSet::first(n);
+        Ok(Self { spec, vectors, live, ids, shadow, lists, graph, calibration, next_id, kernels })
     }
+}
+
+/// A number of 32 bits that stands in one of 64; no number if it does not fit.
+pub(super) fn float(bits: u64) -> f32 {
+    u32::try_from(bits).map_or(f32::NAN, f32::from_bits)
 }
 
 /// The lists of a file; nothing if they are still to be made.
@@ -424,13 +441,12 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     let &[n_lists, spill_gap, error, spread, distance, n_added, added, made_for] = numbers else {
         return Err(Error::format(format!("section 'lists' must hold 8 numbers, got {numbers:?}")));
     };
-    let single = |bits: u64| u32::try_from(bits).map_or(f32::NAN, f32::from_bits);
-    let loss = Loss { error: single(error), spread: single(spread) };
+    let loss = Loss { error: float(error), spread: float(spread) };
     if !(loss.error >= 0.0 && loss.spread >= 0.0 && loss.error.is_finite() && loss.spread.is_finite()) {
         return Err(Error::format("section 'lists': what coding loses must be finite numbers"));
     }
     let (distance, added) = (f64::from_bits(distance), f64::from_bits(added));
-    if !(distance >= 0.0 && added >= 0.0) || single(spill_gap).is_nan() {
+    if !(distance >= 0.0 && added >= 0.0) || float(spill_gap).is_nan() {
         return Err(Error::format("section 'lists': distances must be numbers"));
     }
     let centre = view.array::<f32>(view.require(LISTS_CENTRE, Dtype::F32, &[dim])?)?.to_vec();
@@ -460,7 +476,7 @@ fn read_lists(view: &FileView, spec: &Spec) -> Result<Option<Lists>> {
     let router = read_router(view, spec, kernels)?;
     let coding = Coding::new(frame, codec, loss);
     let panel_bytes = coding.panel_bytes();
-    let mut lists = Lists::new(router, coding, second, single(spill_gap), distance);
+    let mut lists = Lists::new(router, coding, second, float(spill_gap), distance);
     if view.section(LISTS_GAPS).is_some() {
         let n_gaps = efforts(lists.n_lists()).count() as u64;
         lists.gaps = view.array::<f32>(view.require(LISTS_GAPS, Dtype::F32, &[Some(n_gaps)])?)?.to_vec();
@@ -540,6 +556,10 @@ pub fn verify(view: &FileView) -> Result<()> {
     });
     if let Some(lists) = &snapshot.lists {
         verify_lists(&snapshot, lists)?;
+    }
+    if let Some(graph) = &snapshot.graph {
+        graph_file::check_links(graph, snapshot.len())?;
+        graph_file::check_terms(graph, snapshot.len())?;
     }
     if let (Encoding::Binary, Vectors::UInt8(column)) = (snapshot.spec.encoding, &snapshot.vectors) {
         for chunk in 0..column.n_chunks() {
@@ -637,7 +657,7 @@ fn columns<T: Kind>(view: &FileView, section: &Section) -> Result<(Column<T>, us
 }
 
 /// A section as a column of `n` rows.
-fn column_of<T: bytemuck::Pod>(
+pub(super) fn column_of<T: bytemuck::Pod>(
     view: &FileView,
     section: &Section,
     width: usize,
@@ -672,6 +692,10 @@ impl Index {
         let snapshot = Snapshot::read(&view)?;
         if !mapped {
             snapshot.ids.check_places()?;
+            // What links lead to may come to be rows when some are added.
+            if let Some(graph) = &snapshot.graph {
+                graph_file::check_links(graph, snapshot.len())?;
+            }
         }
         Ok(Self::from_snapshot(snapshot, mapped, Arc::new(SystemAllocator)))
     }

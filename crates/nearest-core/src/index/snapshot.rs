@@ -11,6 +11,7 @@ use crate::column::{CHUNK_ROWS, Column, Row};
 use crate::encoding::{Encoding, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact::{self, Bits, Comparer, Numbers, Part, Scope};
+use crate::graph::Graph;
 use crate::ids::{Id, IdList, Ids};
 use crate::lists::Lists;
 use crate::live::RowSet;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub(super) shadow: Option<ShadowView>,
     /// Nothing until there were vectors enough to make them from.
     pub(super) lists: Option<Lists>,
+    /// Likewise.
+    pub(super) graph: Option<Graph>,
     /// What was measured of it, as text.
     pub(super) calibration: Option<Arc<str>>,
     pub(super) next_id: i64,
@@ -65,6 +68,42 @@ pub enum Allowed<'a> {
 pub struct Neighbors {
     /// Rows and distances, nearest first, ties by id.
     pub found: Vec<Vec<Candidate>>,
+    /// How it went, where a graph was walked along.
+    pub looked: Option<Looked>,
+}
+
+impl Neighbors {
+    fn of(found: Vec<Vec<Candidate>>) -> Self {
+        Self { found, looked: None }
+    }
+}
+
+/// How searches of a graph went, all queries together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Looked {
+    /// Walks, and queries that were compared with all selected vectors instead.
+    pub n_walks: usize,
+    pub n_scans: usize,
+    /// Rounds of walks, each a wait for memory, and vectors whose links were followed.
+    pub n_rounds: usize,
+    pub n_followed: usize,
+    /// Codes compared.
+    pub n_compared: usize,
+    /// Candidates compared again.
+    pub n_reranked: usize,
+}
+
+impl Looked {
+    /// Adds others.
+    pub fn add(&mut self, other: Looked) {
+        self.n_walks += other.n_walks;
+        self.n_scans += other.n_scans;
+        self.n_rounds += other.n_rounds;
+        self.n_followed += other.n_followed;
+        self.n_compared += other.n_compared;
+        self.n_reranked += other.n_reranked;
+    }
 }
 
 /// Counts and bytes.
@@ -79,6 +118,22 @@ pub struct Stats {
     pub n_shadowed: usize,
     /// What the lists hold, once there are lists.
     pub lists: Option<ListsStats>,
+    /// What the graph holds, once there is one.
+    pub graph: Option<GraphStats>,
+}
+
+/// What a graph holds.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct GraphStats {
+    pub n_links: usize,
+    pub n_hubs: usize,
+    /// Vectors that wait for links and are compared with every query.
+    pub n_waiting: usize,
+    /// Live vectors that no walk can come to.
+    pub n_unreachable: usize,
+    /// Codes that walks compare, unless they are the vectors; terms, links and hubs.
+    pub graph_bytes: usize,
 }
 
 /// What lists hold.
@@ -103,6 +158,7 @@ impl Snapshot {
             ids: Ids::None,
             shadow: spec.shadow.then(ShadowView::default),
             lists: None,
+            graph: None,
             calibration: None,
             next_id: 0,
             kernels: Kernels::best(),
@@ -171,20 +227,24 @@ impl Snapshot {
     /// Calls `take` with the values of each row, in the order of `rows`: as they were stored, or, where only short codes are kept,
     /// the vectors these stand for (normalised where only directions count).
     pub fn values_of(&self, rows: &[Row], mut take: impl FnMut(Values<'_>)) -> Result<()> {
-        if let Some(lists) = self.lists.as_ref().filter(|_| !matches!(self.spec.kept_as(), KeptAs::Raw(_))) {
+        if self.is_trained() && !matches!(self.spec.kept_as(), KeptAs::Raw(_)) {
             let mut values = vec![0.0; self.spec.dim];
             let mut bytes = vec![0; self.spec.dim];
             for &row in rows {
-                if self.spec.encoding.is_integer() {
-                    self.native(lists, row, &mut bytes)?;
-                    take(match self.spec.encoding {
-                        Encoding::Int8 => Values::Int8(bytemuck::cast_slice(&bytes)),
-                        _ => Values::UInt8(&bytes),
-                    });
-                } else {
-                    self.decoded(lists, row, &mut values)?;
-                    take(Values::Float32(&values));
+                match (&self.lists, &self.graph) {
+                    (Some(lists), _) if self.spec.encoding.is_integer() => {
+                        self.native(lists, row, &mut bytes)?;
+                    }
+                    (Some(lists), _) => self.decoded(lists, row, &mut values)?,
+                    (_, Some(_)) if self.spec.encoding.is_integer() => self.native_of_graph(row, &mut bytes),
+                    (_, Some(graph)) => self.decoded_of_graph(graph, row, &mut values),
+                    (None, None) => unreachable!("it is trained"),
                 }
+                take(match self.spec.encoding {
+                    Encoding::Int8 => Values::Int8(bytemuck::cast_slice(&bytes)),
+                    Encoding::UInt8 => Values::UInt8(&bytes),
+                    _ => Values::Float32(&values),
+                });
             }
             return Ok(());
         }
@@ -200,20 +260,23 @@ impl Snapshot {
         Ok(())
     }
 
-    /// This version without the vectors of those ids that are there; nobody else sees it.
-    pub fn without(&self, ids: &IdList) -> Result<Snapshot> {
+    /// This version without the vectors of those ids that are there, as if they had never been there; nobody else sees it. A
+    /// graph that links any of them is made anew for it.
+    pub fn without(&self, ids: &IdList, work: &Work<'_>) -> Result<Snapshot> {
         self.ids.check_kind(ids)?;
         let rows: Vec<Row> = ids.iter().filter_map(|id| self.ids.find(id, &self.live)).collect();
         let mut live = self.live.clone();
         live.remove(rows);
-        Ok(Snapshot { live, ..self.clone() })
+        // Links that were chosen among them lead to where they were.
+        let graph = self.graph_without(&live, work)?;
+        Ok(Snapshot { live, graph, ..self.clone() })
     }
 
     /// In which encoding [`Snapshot::values_of`] gives vectors; float32 where only codes are kept.
     pub fn values_encoding(&self) -> Encoding {
         match self.spec.kept_as() {
             _ if self.spec.encoding.is_raw() => self.spec.encoding,
-            KeptAs::Raw(encoding) if self.lists.is_some() => encoding,
+            KeptAs::Raw(encoding) if self.is_trained() => encoding,
             _ => Encoding::Float32,
         }
     }
@@ -223,9 +286,9 @@ impl Snapshot {
         self.calibration.as_deref()
     }
 
-    /// Whether its lists were made.
+    /// Whether its lists or links were made.
     pub fn is_trained(&self) -> bool {
-        self.lists.is_some()
+        self.lists.is_some() || self.graph.is_some()
     }
 
     /// The `k` nearest to each query.
@@ -293,10 +356,20 @@ impl Snapshot {
         if let (Some(lists), Queries::Numbers(values)) = (&self.lists, queries) {
             let sought = Sought { selected, exclude, goal, knobs };
             if !self.prefers_exact(lists, selected, knobs) {
-                return self.search_lists(lists, values, &sought, work).map(|found| Neighbors { found });
+                return self.search_lists(lists, values, &sought, work).map(Neighbors::of);
             }
             if !matches!(self.spec.kept_as(), KeptAs::Raw(_)) {
-                return self.search_gathered(lists, values, &sought, work).map(|found| Neighbors { found });
+                return self.search_gathered(lists, values, &sought, work).map(Neighbors::of);
+            }
+        }
+        if let (Some(graph), Queries::Numbers(values)) = (&self.graph, queries) {
+            let sought = Sought { selected, exclude, goal, knobs };
+            if !self.prefers_all(graph, selected, knobs) {
+                let (found, looked) = self.search_graph(graph, values, &sought, work)?;
+                return Ok(Neighbors { found, looked: Some(looked) });
+            }
+            if !matches!(self.spec.kept_as(), KeptAs::Raw(_)) {
+                return self.search_gathered_codes(graph, values, &sought, work).map(Neighbors::of);
             }
         }
         let found = match (queries, &self.vectors) {
@@ -310,7 +383,7 @@ impl Snapshot {
             }),
             (Queries::Bits(_), _) => unreachable!("queries were checked"),
         }?;
-        Ok(Neighbors { found })
+        Ok(Neighbors::of(found))
     }
 
     fn find<C: Comparer>(
@@ -402,6 +475,7 @@ impl Snapshot {
                 lists_bytes: lists.memory_bytes(),
                 drift: lists.drift(),
             }),
+            graph: self.graph.as_ref().map(|graph| self.graph_stats(graph)),
         }
     }
 }

@@ -13,11 +13,12 @@ use half::{bf16, f16};
 use nearest_kernels::Kernels;
 
 use super::snapshot::{check_bits, check_numbers};
-use super::{Index, KeptAs, Snapshot, Spec, WriterPlace, listed};
+use super::{Index, KeptAs, Snapshot, Spec, WriterPlace, graphed, listed};
 use crate::column::{CHUNK_ROWS, Column, ColumnWriter, Row};
 use crate::encoding::{Encoding, Kind, Values, Vectors, VectorsWriter, each_kind};
 use crate::error::{Error, Result};
 use crate::exact::{BLOCK_ROWS, Shadow, shadow_bytes};
+use crate::graph::{self, Graph};
 use crate::ids::{IdList, IdsWriter};
 use crate::lists::{Coded, Lists};
 use crate::live::RowSet;
@@ -74,7 +75,65 @@ pub(super) struct Writer {
     vectors: VectorsWriter,
     ids: IdsWriter,
     shadow_writers: BTreeMap<usize, SlotWriter<u8>>,
+    graph: Option<GraphWriter>,
     allocator: Arc<dyn Allocator>,
+}
+
+/// What appends to the columns of a graph, in step with the vectors.
+#[derive(Debug)]
+struct GraphWriter {
+    /// Nothing where codes are the vectors.
+    codes: Option<ColumnWriter<u8>>,
+    terms: ColumnWriter<f32>,
+}
+
+impl GraphWriter {
+    fn new(graph: &Graph, kept_as: KeptAs, allocator: &Arc<dyn Allocator>) -> Self {
+        let codes = match kept_as {
+            KeptAs::Place => None,
+            _ => Some(ColumnWriter::new(graph.codes.codes.clone(), allocator.clone())),
+        };
+        Self { codes, terms: ColumnWriter::new(graph.codes.terms.clone(), allocator.clone()) }
+    }
+
+    fn rewind(&mut self) {
+        self.codes.iter_mut().for_each(ColumnWriter::rewind);
+        self.terms.rewind();
+    }
+
+    fn close(&mut self) {
+        self.codes.iter_mut().for_each(ColumnWriter::close);
+        self.terms.close();
+    }
+
+    /// Stages as many rows as the vectors were given `ranges` for.
+    fn stage(&mut self, codes: &[u8], terms: &[f32], ranges: &[Range<Row>]) -> Result<()> {
+        let mut staged = stage_side(&mut self.terms, terms)?;
+        debug_assert!(staged.drain(..).flatten().eq(ranges.iter().cloned().flatten()));
+        if let Some(writer) = &mut self.codes {
+            stage_side(writer, codes)?;
+        }
+        Ok(())
+    }
+
+    /// The graph with what was staged, and without links for it.
+    fn publish(&mut self, before: &Graph, vectors: &Vectors, free: &[usize]) -> Graph {
+        let codes = match (&mut self.codes, vectors) {
+            (Some(writer), _) => writer.publish(free),
+            (None, Vectors::UInt8(column)) => column.clone(),
+            (None, _) => unreachable!("codes are bytes"),
+        };
+        let codes = graph::Codes { codes, terms: self.terms.publish(free), ..before.codes.clone() };
+        Graph { codes, ..before.clone() }
+    }
+}
+
+/// Stages rows that lie side by side.
+fn stage_side<T: bytemuck::Pod>(writer: &mut ColumnWriter<T>, rows: &[T]) -> Result<Vec<Range<Row>>> {
+    let width = writer.published().width();
+    writer.stage(rows.len() / width, |part, out| {
+        out.copy_from_slice(&rows[part.start * width..part.end * width]);
+    })
 }
 
 impl Writer {
@@ -97,11 +156,14 @@ impl Writer {
             }
         };
         let ids = IdsWriter::new(&snapshot.ids, &snapshot.live, snapshot.next_id, allocator.clone());
-        Self { vectors, ids, shadow_writers: BTreeMap::new(), allocator }
+        let kept_as = snapshot.spec.kept_as();
+        let graph = snapshot.graph.as_ref().map(|graph| GraphWriter::new(graph, kept_as, &allocator));
+        Self { vectors, ids, shadow_writers: BTreeMap::new(), graph, allocator }
     }
 
     fn rewind(&mut self) {
         each_kind!(&mut self.vectors, VectorsWriter, writer => writer.rewind());
+        self.graph.iter_mut().for_each(GraphWriter::rewind);
     }
 
     fn publish_vectors(&mut self, free: &[usize]) -> Vectors {
@@ -182,9 +244,13 @@ impl Writer {
                 self.extend_shadow(column, view.clone(), &before.spec, free)
             })?),
         };
+        let graph = match (&mut self.graph, &before.graph) {
+            (Some(writer), Some(graph)) => Some(writer.publish(graph, &vectors, free)),
+            _ => None,
+        };
         let ids = self.ids.publish(&live, new, ids, free);
         let next_id = self.ids.next_id();
-        Ok(Snapshot { vectors, live, ids, shadow, lists, next_id, ..before.clone() })
+        Ok(Snapshot { vectors, live, ids, shadow, lists, graph, next_id, ..before.clone() })
     }
 
     /// Moves live rows out of chunks that are mostly dead; nothing if there are none.
@@ -206,30 +272,44 @@ impl Writer {
         if self.ids.is_implicit() {
             self.ids.materialise(before.vectors.n_rows())?;
         }
+        // Before numbers change: dead rows are ways between others.
+        let graph = match &before.graph {
+            Some(graph) => Some(graph.repaired(&before.live, &self.allocator, work)?),
+            None => None,
+        };
         // The open chunk may be one of them: what moves must go elsewhere.
         each_kind!(&mut self.vectors, VectorsWriter, writer => writer.close());
+        self.graph.iter_mut().for_each(GraphWriter::close);
         self.ids.close();
         self.shadow_writers.clear();
         let rows: Vec<Row> = dead.iter().flat_map(|&chunk| before.live.iter_in(chunk)).collect();
         let ids = before.ids.list(rows.iter().copied());
         let ranges = copied(&mut self.vectors, &before.vectors, &rows)?;
+        if let (Some(writer), Some(graph)) = (&mut self.graph, &graph) {
+            let of = |&row: &Row| (graph.codes.codes.row(row), graph.codes.terms.row(row));
+            let (codes, terms): (Vec<_>, Vec<_>) = rows.iter().map(of).unzip();
+            writer.stage(&codes.concat(), &terms.concat(), &ranges)?;
+        }
         self.ids.stage(before.vectors.n_rows(), &ids, &ranges)?;
         let mut live = before.live.clone();
         dead.iter().for_each(|&chunk| live.clear_chunk(chunk));
         live.insert(ranges.iter().cloned().flatten());
-        let lists = before.lists.as_ref().map(|lists| {
-            let moved: Vec<Row> = ranges.iter().cloned().flatten().collect();
-            let number = |row: Row| {
-                if dead.contains(&(row as usize / CHUNK_ROWS)) {
-                    // `rows` are ascending, chunk by chunk.
-                    rows.binary_search(&row).ok().map(|at| moved[at])
-                } else {
-                    Some(row)
-                }
-            };
-            lists.renumbered(number, &self.allocator, work)
-        });
-        self.publish(before, live, lists.transpose()?, &ranges, &ids, &dead).map(Some)
+        let moved: Vec<Row> = ranges.iter().cloned().flatten().collect();
+        let number = |row: Row| {
+            if dead.contains(&(row as usize / CHUNK_ROWS)) {
+                // `rows` are ascending, chunk by chunk.
+                rows.binary_search(&row).ok().map(|at| moved[at])
+            } else {
+                Some(row)
+            }
+        };
+        let lists = before.lists.as_ref().map(|lists| lists.renumbered(number, &self.allocator, work));
+        let mut after = self.publish(before, live, lists.transpose()?, &ranges, &ids, &dead)?;
+        if let (Some(graph), Some(published)) = (graph, &mut after.graph) {
+            let codes = published.codes.clone();
+            *published = graph.renumbered(codes, number, &after.live, &self.allocator)?;
+        }
+        Ok(Some(after))
     }
 }
 
@@ -288,6 +368,56 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Stages vectors of a graph: what is kept of them, and what walks compare.
+    fn stage_graphed(
+        &mut self,
+        codes: &graph::Codes,
+        values: Values<'_>,
+        spec: &Spec,
+        first: usize,
+        zeros: Zeros,
+        work: &Work<'_>,
+    ) -> Result<Vec<Range<Row>>> {
+        let kernels = Kernels::best();
+        let (coded, ranges) = if let KeptAs::Raw(_) = spec.kept_as() {
+            let ranges = each_kind!(&mut self.vectors, VectorsWriter, column => {
+                stage_values(column, values, spec, first, zeros, kernels)
+            })?;
+            (graphed::code(codes, values, work)?, ranges)
+        } else {
+            let coded = match spec.encoding {
+                Encoding::UInt8 => {
+                    let values = held::<u8>(values, spec, first, zeros, kernels)?;
+                    graphed::code(codes, Values::UInt8(&values), work)?
+                }
+                Encoding::Int8 => {
+                    let values = held::<i8>(values, spec, first, zeros, kernels)?;
+                    graphed::code(codes, Values::Int8(&values), work)?
+                }
+                _ => {
+                    let metric =
+                        if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
+                    each_kind!(values, Values, values => {
+                        check_numbers(kernels, "vectors", values, spec.dim, first, metric)?;
+                    });
+                    graphed::code(codes, values, work)?
+                }
+            };
+            let VectorsWriter::UInt8(column) = &mut self.vectors else { unreachable!("codes are bytes") };
+            let kept = if spec.kept_as() == KeptAs::Place { &coded.codes } else { &coded.kept };
+            let ranges = stage_side(column, kept)?;
+            (coded, ranges)
+        };
+        if ranges.iter().any(|range| range.end as usize > graph::MOST_ROWS) {
+            return Err(Error::Memory(format!("a graph holds at most {} rows", graph::MOST_ROWS)));
+        }
+        let writer = self.graph.as_mut().expect("a graph has a writer");
+        writer.stage(&coded.codes, &coded.terms, &ranges)?;
+        Ok(ranges)
+    }
+}
+
 /// Stages rows of vectors as they are, in ascending order of rows.
 fn copied(writer: &mut VectorsWriter, vectors: &Vectors, rows: &[Row]) -> Result<Vec<Range<Row>>> {
     match (writer, vectors) {
@@ -334,13 +464,13 @@ impl Index {
         rows: &[usize],
         work: &Work<'_>,
     ) -> Result<()> {
-        if !self.spec.is_listed() {
+        if !self.spec.is_trained() {
             return Err(Error::argument("an index that looks at all its vectors has nothing to train"));
         }
         let mut stage = self.stage(Zeros::Accept, work.caller())?;
         let before = self.snapshot();
-        if before.lists.is_some() {
-            return Err(Error::argument("the lists of this index were made already"));
+        if before.is_trained() {
+            return Err(Error::argument("the lists or codes of this index were made already"));
         }
         let dim = self.spec.dim;
         if !values.len().is_multiple_of(dim) || rows.iter().any(|&row| row >= values.len() / dim) {
@@ -354,10 +484,16 @@ impl Index {
                 check_numbers(self.kernels, "vectors", values, dim, row, crate::metric::Metric::Euclidean)?;
             }
         });
-        let lists = listed::train(&self.spec, n, values, rows, work)?;
+        let before = Snapshot::clone(&before);
+        let after = if self.spec.is_listed() {
+            let lists = listed::train(&self.spec, n, values, rows, work)?;
+            before.listed(Some(lists), &self.allocator, work)?
+        } else {
+            let codes = graphed::train(&self.spec, values, rows, work)?;
+            before.graphed(Some(codes), &self.allocator, work)?
+        };
         // The writer holds vectors of another kind: it is made anew.
         stage.is_whole = false;
-        let after = Snapshot::clone(&before).listed(Some(lists), &self.allocator, work)?;
         self.current.store(Arc::new(after));
         Ok(())
     }
@@ -367,9 +503,11 @@ impl Index {
     pub fn empty_copy(&self) -> Result<Self> {
         let before = self.snapshot();
         let empty = Snapshot::empty(self.spec);
-        let after = match &before.lists {
-            Some(lists) => empty.listed(Some(lists.without_rows()), &self.allocator, &Work::inline())?,
-            None => empty,
+        let (allocator, work) = (&self.allocator, Work::inline());
+        let after = match (&before.lists, &before.graph) {
+            (Some(lists), _) => empty.listed(Some(lists.without_rows()), allocator, &work)?,
+            (_, Some(graph)) => empty.graphed(Some(graph.codes.without_rows()), allocator, &work)?,
+            (None, None) => empty,
         };
         Ok(Self::from_snapshot(after, false, self.allocator.clone()))
     }
@@ -379,6 +517,15 @@ impl Index {
         let _stage = self.stage(Zeros::Accept, caller)?;
         let calibration = (!text.is_empty()).then(|| text.into());
         self.current.store(Arc::new(Snapshot { calibration, ..Snapshot::clone(&self.snapshot()) }));
+        Ok(())
+    }
+
+    /// Links the vectors of a graph that wait.
+    pub fn link(self: &Arc<Self>, work: &Work<'_>) -> Result<()> {
+        let _stage = self.stage(Zeros::Accept, work.caller())?;
+        let before = Snapshot::clone(&self.snapshot());
+        let after = before.linked(&RowSet::default(), &self.allocator, work)?;
+        self.current.store(Arc::new(after));
         Ok(())
     }
 
@@ -430,6 +577,7 @@ impl Index {
             ranges: Vec::new(),
             ids: None,
             coded: Coded::default(),
+            held: RowSet::default(),
             n_staged: 0,
             is_whole: true,
         })
@@ -462,6 +610,8 @@ pub struct Stage {
     ids: Option<IdList>,
     /// Rows on their way into lists.
     coded: Coded,
+    /// Rows that are not to be linked yet.
+    held: RowSet,
     n_staged: usize,
     /// Whether the writer can be used again as it is.
     is_whole: bool,
@@ -492,8 +642,9 @@ impl Stage {
         let (first, zeros, kernels) = (self.n_staged, self.zeros, self.index.kernels);
         let writer = self.writer.as_mut().expect("a stage has the writer");
         let snapshot = self.index.snapshot();
-        let ranges = match &snapshot.lists {
-            None => {
+        let ranges = match (&snapshot.lists, &snapshot.graph) {
+            (None, Some(graph)) => writer.stage_graphed(&graph.codes, values, &spec, first, zeros, work)?,
+            (None, None) => {
                 // What waits for lists is kept as it came, and must be such as they will keep.
                 if let (Encoding::Short(_), KeptAs::Raw(kept), Values::Float32(values)) =
                     (spec.encoding, spec.kept_as(), values)
@@ -504,7 +655,7 @@ impl Stage {
                     stage_values(column, values, &spec, first, zeros, kernels)
                 })?
             }
-            Some(lists) => {
+            (Some(lists), _) => {
                 let (coded, ranges) = writer.stage_coded(lists, values, &spec, first, zeros, work)?;
                 self.coded.append(coded);
                 ranges
@@ -512,6 +663,20 @@ impl Stage {
         };
         self.ranges.extend(ranges);
         self.n_staged += n;
+        Ok(())
+    }
+
+    /// Says which of the vectors that were staged are not to be linked yet, by their places: so they can be queries that a graph
+    /// is measured on. [`Index::link`] links them.
+    pub fn hold(&mut self, places: &[usize]) -> Result<()> {
+        if let Some(place) = places.iter().find(|&&place| place >= self.n_staged) {
+            return Err(Error::argument(format!(
+                "there are {} staged vectors, got place {place}",
+                self.n_staged
+            )));
+        }
+        let rows: Vec<Row> = self.ranges.iter().cloned().flatten().collect();
+        self.held.insert(places.iter().map(|&place| rows[place]));
         Ok(())
     }
 
@@ -636,15 +801,23 @@ impl Stage {
         // Until this is through, a failure (or a panic) leaves the writer half-changed.
         self.is_whole = false;
         writer.ids.stage(before.vectors.n_rows(), ids, new)?;
-        let after = writer.publish(before, live, lists, new, ids, &[])?;
-        if after.spec.is_listed() && after.lists.is_none() && after.len() >= after.spec.training_rows() {
-            // The writer holds vectors of another kind than the lists do: it is left to be made anew.
-            let listed = after.listed(None, &self.index.allocator, work)?;
-            self.index.current.store(Arc::new(listed));
+        let mut after = writer.publish(before, live, lists, new, ids, &[])?;
+        let allocator = &self.index.allocator;
+        if after.spec.is_trained() && !after.is_trained() && after.len() >= after.spec.training_rows() {
+            // The writer holds vectors of another kind than those in lists or linked: it is left to be made anew.
+            let trained = match after.spec.is_listed() {
+                true => after.listed(None, allocator, work)?,
+                false => after.graphed(None, allocator, work)?,
+            };
+            self.index.current.store(Arc::new(trained));
             return Ok(());
         }
+        if let Some(graph) = &after.graph {
+            let graph = graph.awaiting(new.iter().cloned().flatten(), &after.live);
+            after = Snapshot { graph: Some(graph), ..after }.maintained(&self.held, allocator, work)?;
+        }
         if after.is_outgrown() {
-            let relisted = after.relisted(&self.index.allocator, work)?;
+            let relisted = after.relisted(allocator, work)?;
             self.index.current.store(Arc::new(relisted));
             return Ok(());
         }

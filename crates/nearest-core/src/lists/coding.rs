@@ -364,9 +364,15 @@ impl Coding {
             (Metric::SqEuclidean, _) => (squared - radius) / 2.0,
             _ => (squared - radius.max(0.0).powi(2)) / 2.0,
         };
+        (score - self.margin(framed)) as f32
+    }
+
+    /// By how much scores of this query are rarely off: thrice what coding usually costs.
+    pub fn margin(&self, framed: &[f32]) -> f64 {
+        let squared = framed.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
         let per_norm = 3.0 * f64::from(self.loss.error) / (self.dim() as f64).sqrt()
             + 0.004 * f64::from(self.loss.spread);
-        (score - per_norm * squared.sqrt()) as f32
+        per_norm * squared.sqrt()
     }
 
     /// Whether scores of rows that are kept as they are are exact for a query of integers like theirs, below

@@ -114,7 +114,7 @@ impl Second {
     }
 
     /// Appends what is kept of a row.
-    fn keep(&self, kernels: &Kernels, framed: &[f32], kept: &mut Vec<u8>, scratch: &mut CodingScratch) {
+    pub fn keep(&self, kernels: &Kernels, framed: &[f32], kept: &mut Vec<u8>, scratch: &mut CodingScratch) {
         let start = kept.len() + 8;
         kept.resize(start + self.coder.code_bytes(), 0);
         let (head, code) = kept.split_at_mut(start);

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import Exact, Index, Lists, build, knn_graph
+from ... import Exact, Graph, Index, Lists, build, knn_graph
 from ..._native import kernels
 from .base import Adapter, AllPairs, Array, Built, ParameterSet, SetInfo, list_counts, powers
 
@@ -14,6 +14,8 @@ BINARY = ("hamming", "jaccard")
 # Inverted lists compete as three: what is quickest within 0.55 of the bytes of float32, what takes at most 0.2 of them,
 # and what somebody gets who asks for a recall and nothing else.
 FAST, COMPACT, ASKED = "nearest fast", "nearest compact", "nearest build(recall=…)"
+# A graph competes with the same settings on every set.
+GRAPH = "nearest graph"
 RECALLS = (0.9, 0.95, 0.99)
 # Vectors that get a second list: as many as the bytes allow.
 SPILL = 0.4
@@ -121,6 +123,11 @@ class Nearest(Adapter):
                 params: dict[str, Any] = {"n_lists": n_lists, "encoding": encoding, "rerank": rerank, "spill": spill}
                 label = f"Lists({n_lists}, spill={spill:g}), {encoding}{f', rerank {rerank}' if rerank else ''}"
                 sets.append(ParameterSet(label, params, efforts, family=family))
+        whole_graph = info.dtype in ("uint8", "int8")
+        encoding, rerank = (info.dtype, None) if whole_graph else ("scalar4", "scalar8")
+        params = {"degree": Graph().degree, "encoding": encoding, "rerank": rerank}
+        label = f"Graph(), {encoding}{f', rerank {rerank}' if rerank else ''}"
+        sets.append(ParameterSet(label, params, tuple({"effort": effort} for effort in powers(10, 1280)), family=GRAPH))
         for workload in ("batch", "single"):
             for recall in RECALLS:
                 params = {"workload": workload, "recall": recall}
@@ -140,6 +147,12 @@ class Nearest(Adapter):
             return _Index(build(vectors, workload=params["workload"], recall=params["recall"], **common), prepared)
         if "n_lists" in params:
             return _Index(build_lists(vectors, metric, n_threads=n_threads, seed=seed, **params), prepared)
+        if "degree" in params:
+            dim, structure = vectors.shape[1], Graph(params["degree"])
+            kinds = {"encoding": params["encoding"], "rerank": params["rerank"]}
+            graph = Index(dim, metric=metric, structure=structure, seed=seed, **kinds)
+            graph._add(vectors, None, replace=False, n_threads=n_threads)
+            return _Index(graph, prepared)
         index = build(
             vectors,
             metric=metric,

@@ -1,0 +1,55 @@
+"""One query a call, k = 10, 1 thread: a graph with the same settings on every set against the best of others, at recall
+0.90, 0.95 and 0.99.
+
+Peers are swept over all their parameter sets, as in `lists-single`; the graph is `Graph()` over codes of 4 bits
+compared again by codes of 8, or over uint8 as they are. What `nearest.build` chooses when it is asked for that recall stands
+beside them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nearest.bench import sweep
+from nearest.bench.adapters.nearest import ASKED, GRAPH
+
+if TYPE_CHECKING:
+    from session import Session
+
+SETS = ("wordnet", "photos", "photos1m", "patches", "synthetic500k")
+PEERS = ("nearest", "hnswlib", "faiss", "scann", "svs")
+# Of the best peer's speed, and of hnswlib's on the sets where others were measured that cannot be installed.
+TARGETS = {0.9: 1.5, 0.95: 1.5, 0.99: 1.5}
+HNSWLIB = {("wordnet", 0.95): 3.6, ("wordnet", 0.99): 4.1, ("photos", 0.95): 3.9, ("photos", 0.99): 4.5}
+
+
+def measure(session: Session) -> None:
+    settings = session.with_settings(rounds=4, sessions=1)
+    for spec in session.sets(SETS):
+        data = session.data(spec)
+        if data is not None:
+            session.compare_at(
+                spec,
+                data,
+                PEERS,
+                mode="single",
+                only=lambda parameters: (
+                    parameters.family == GRAPH
+                    or (parameters.family == ASKED and parameters.build["workload"] == "single")
+                    or not sweep.is_own(parameters.family)
+                ),
+                settings=settings,
+            )
+
+
+def claims(session: Session) -> None:
+    session.claim_at_recalls(TARGETS)
+    for key, found in session.at_recall.items():
+        spec, _, recall = key.partition(", ")
+        target = HNSWLIB.get((spec, float(recall.rpartition(" ")[2])))
+        own, peer = sweep.best_own(found), next((one for one in found if one.family == "hnswlib"), None)
+        if target is None or own is None or peer is None:
+            continue
+        value = sweep.ratio(own, peer)
+        measured = f"{value['median']:.2f} × (turns {value['min']:.2f} – {value['max']:.2f})"
+        session.claim(f"{key}: against {peer.label}", f"≥ {target:g} ×", measured, value["median"] >= target)

@@ -1,0 +1,163 @@
+//! The links of few new rows among many: walks find rows near each, and what they choose chooses again.
+
+use std::sync::Arc;
+
+use nearest_kernels::Kernels;
+
+use super::build::choose;
+use super::codes::Chunks;
+use super::pairs::Pairs;
+use super::search::{Scratch, Searcher};
+use super::vectors::{Read, Vectors};
+use super::{Graph, MOST_WAITING, NONE, hubs, pool};
+use crate::column::Row;
+use crate::error::Result;
+use crate::live::RowSet;
+use crate::memory::Allocator;
+use crate::work::Work;
+
+/// Rows that one task looks for.
+const ROWS: usize = 16;
+/// Rows that a walk keeps beyond those that links are chosen from.
+const MORE: usize = 16;
+/// So many times more rows than hubs were chosen among, others are chosen.
+const GROWTH: usize = 4;
+
+impl Graph {
+    /// The same with links of the rows that wait, but for some that go on waiting. So many that they are half as many as the
+    /// others make all links be chosen anew.
+    pub fn linked(
+        &self,
+        read: Read<'_>,
+        live: &RowSet,
+        held: &RowSet,
+        allocator: &Arc<dyn Allocator>,
+        work: &Work<'_>,
+    ) -> Result<Self> {
+        let (held, new): (Vec<Row>, Vec<Row>) = self.waiting.iter().partition(|row| held.contains(**row));
+        let mut to_link = live.clone();
+        to_link.remove(held.iter().copied());
+        let waiting = Arc::new(held);
+        if new.len() >= self.n_linked / 2 {
+            let anew = self.linked_anew(read, &to_link, allocator, work)?;
+            return Ok(Self { waiting, ..anew });
+        }
+        let mut flat = self.flat();
+        for part in new.chunks(MOST_WAITING) {
+            self.insert(part, &mut flat, read, live, work)?;
+        }
+        let rows: Vec<Row> = to_link.iter().collect();
+        let n_linked = self.n_linked + new.len();
+        let mut linked = Self { waiting, n_linked, ..self.clone() };
+        let mut hubs = self.hubs.rows.clone();
+        if n_linked >= GROWTH * self.hubs_of {
+            hubs = hubs::choose(&Vectors { codes: &self.codes, read }, &rows, self.plan.seed, work)?;
+            linked.hubs_of = n_linked;
+        }
+        linked.finished(flat, hubs, &rows, allocator)
+    }
+
+    /// Links new rows.
+    fn insert(
+        &self,
+        new: &[Row],
+        flat: &mut [Row],
+        read: Read<'_>,
+        live: &RowSet,
+        work: &Work<'_>,
+    ) -> Result<()> {
+        let (kernels, degree) = (Kernels::best(), self.plan.degree);
+        let near = self.near(new, flat, read, live, work)?;
+        let mut numbers = Numbers::new(self.codes.rows_end());
+        let of_new: Vec<Row> = new.iter().map(|&row| numbers.of(row)).collect();
+        let of_near: Vec<Vec<Row>> =
+            near.iter().map(|near| near.iter().map(|&row| numbers.of(row)).collect()).collect();
+        let pairs = Pairs::new(&self.codes, &numbers.rows);
+        let of = |place: usize, out: &mut Vec<Row>| out.extend_from_slice(&of_near[place]);
+        let chosen = choose(kernels, &pairs, &self.rule(false), &of_new, of, work)?;
+        drop(pairs);
+        // What a row chose chooses again, among its own links and those that chose it; new rows among all near them.
+        let mut incoming: Vec<Vec<Row>> = vec![Vec::new(); numbers.rows.len()];
+        for (&row, chosen) in of_new.iter().zip(&chosen) {
+            chosen.iter().for_each(|link| incoming[link.1 as usize].push(row));
+        }
+        let mut again: Vec<(Row, Vec<Row>)> = Vec::new();
+        for (number, mut around) in (0..).zip(incoming) {
+            match of_new.get(number as usize) {
+                // New rows have the first numbers.
+                Some(_) => around.extend_from_slice(&of_near[number as usize]),
+                None if around.is_empty() => continue,
+                None => {
+                    let row = numbers.rows[number as usize] as usize;
+                    let own = flat[row * degree..][..degree].iter().take_while(|&&link| link != NONE);
+                    around.extend(own.map(|&link| numbers.of(link)));
+                }
+            }
+            again.push((number, around));
+        }
+        let pairs = Pairs::new(&self.codes, &numbers.rows);
+        let rows: Vec<Row> = again.iter().map(|(number, _)| *number).collect();
+        let of = |place: usize, out: &mut Vec<Row>| out.extend_from_slice(&again[place].1);
+        let linked = choose(kernels, &pairs, &self.rule(true), &rows, of, work)?;
+        for (&number, chosen) in rows.iter().zip(&linked) {
+            let links = &mut flat[numbers.rows[number as usize] as usize * degree..][..degree];
+            links.fill(NONE);
+            links.iter_mut().zip(chosen).for_each(|(link, to)| *link = numbers.rows[to.1 as usize]);
+        }
+        Ok(())
+    }
+
+    /// Live rows near each of the new ones, themselves among them.
+    fn near(
+        &self,
+        new: &[Row],
+        flat: &[Row],
+        read: Read<'_>,
+        live: &RowSet,
+        work: &Work<'_>,
+    ) -> Result<Vec<Vec<Row>>> {
+        let dim = self.codes.coding.dim();
+        let searcher = Searcher::along(self, Chunks::of(flat, self.plan.degree));
+        let parts = work.map(
+            "linking",
+            new.len().div_ceil(ROWS),
+            || (Scratch::default(), Vec::new()),
+            |(scratch, values), i| {
+                let rows = &new[i * ROWS..new.len().min((i + 1) * ROWS)];
+                values.resize(rows.len() * dim, 0.0);
+                read(rows, values)?;
+                let mut near = Vec::with_capacity(rows.len());
+                for values in values.chunks_exact(dim) {
+                    searcher.prepare(values, scratch);
+                    searcher.nearest(self.plan.ef_build + MORE, new, scratch);
+                    let found = scratch.found().iter().map(|&entry| pool::row(entry));
+                    near.push(found.filter(|&row| live.contains(row)).take(self.plan.ef_build + 1).collect());
+                }
+                Ok(near)
+            },
+        )?;
+        Ok(parts.concat())
+    }
+}
+
+/// Numbers of rows, counted from 0 in the order in which they come.
+struct Numbers {
+    /// By row; [`NONE`]: it did not come yet.
+    of_rows: Vec<Row>,
+    rows: Vec<Row>,
+}
+
+impl Numbers {
+    fn new(rows_end: usize) -> Self {
+        Self { of_rows: vec![NONE; rows_end], rows: Vec::new() }
+    }
+
+    fn of(&mut self, row: Row) -> Row {
+        let number = &mut self.of_rows[row as usize];
+        if *number == NONE {
+            *number = self.rows.len() as Row;
+            self.rows.push(row);
+        }
+        *number
+    }
+}

@@ -1,0 +1,99 @@
+//! Links without dead rows, and with other numbers.
+//!
+//! A row that is linked to dead ones chooses again, among its other links and those of the dead ones, as in FreshDiskANN (Singh
+//! and others 2021).
+
+use std::sync::Arc;
+
+use nearest_kernels::Kernels;
+
+use super::build::choose;
+use super::codes::Codes;
+use super::pairs::Pairs;
+use super::{Graph, NONE};
+use crate::column::Row;
+use crate::error::Result;
+use crate::live::RowSet;
+use crate::memory::Allocator;
+use crate::work::Work;
+
+/// Rows that choose again at once.
+const ROWS: usize = 1 << 16;
+
+impl Graph {
+    /// The same without dead rows.
+    pub fn repaired(&self, live: &RowSet, allocator: &Arc<dyn Allocator>, work: &Work<'_>) -> Result<Self> {
+        let degree = self.plan.degree;
+        let mut flat = self.flat();
+        let rows: Vec<Row> = live.iter().filter(|row| self.waiting.binary_search(row).is_err()).collect();
+        let of = |row: Row| self.links_of(row);
+        let torn: Vec<Row> =
+            rows.iter().copied().filter(|&row| of(row).any(|link| !live.contains(link))).collect();
+        let (all, ranks): (Vec<Row>, _) = (live.iter().collect(), live.ranks());
+        let pairs = Pairs::new(&self.codes, &all);
+        // Over dead rows to those that they are linked to, and no further.
+        let around = |row: Row, out: &mut Vec<Row>| {
+            for link in of(row) {
+                match live.contains(link) {
+                    true => out.push(link),
+                    false => out.extend(of(link).filter(|&next| live.contains(next))),
+                }
+            }
+        };
+        for torn in torn.chunks(ROWS) {
+            let near = |place: usize, out: &mut Vec<Row>| {
+                around(torn[place], out);
+                out.iter_mut().for_each(|row| *row = ranks[*row as usize]);
+            };
+            let numbers: Vec<Row> = torn.iter().map(|&row| ranks[row as usize]).collect();
+            let linked = choose(Kernels::best(), &pairs, &self.rule(true), &numbers, near, work)?;
+            for (&row, chosen) in torn.iter().zip(&linked) {
+                let links = &mut flat[row as usize * degree..][..degree];
+                links.fill(NONE);
+                links.iter_mut().zip(chosen).for_each(|(link, to)| *link = all[to.1 as usize]);
+            }
+        }
+        drop(pairs);
+        // What is dead is not linked from anywhere, and leads nowhere.
+        let mut hubs: Vec<Row> = Vec::with_capacity(self.hubs.rows.len());
+        for &hub in &self.hubs.rows {
+            let next = if live.contains(hub) { Some(hub) } else { of(hub).find(|&next| live.contains(next)) };
+            hubs.extend(next);
+        }
+        hubs.sort_unstable();
+        hubs.dedup();
+        let mut alive = rows.iter().peekable();
+        for (row, links) in (0..).zip(flat.chunks_exact_mut(degree)) {
+            if alive.next_if_eq(&&row).is_none() {
+                links.fill(NONE);
+            }
+        }
+        Self { n_linked: rows.len(), ..self.clone() }.finished(flat, hubs, &rows, allocator)
+    }
+
+    /// The same with other numbers for its rows, which all live: `codes` has them where they are now.
+    pub fn renumbered(
+        &self,
+        codes: Codes,
+        number: impl Fn(Row) -> Option<Row>,
+        live: &RowSet,
+        allocator: &Arc<dyn Allocator>,
+    ) -> Result<Self> {
+        let degree = self.plan.degree;
+        let mut flat = vec![NONE; codes.rows_end() * degree];
+        for row in (0..self.codes.rows_end() as Row).filter(|&row| self.links_of(row).next().is_some()) {
+            let Some(place) = number(row) else { continue };
+            let place = &mut flat[place as usize * degree..][..degree];
+            place
+                .iter_mut()
+                .zip(self.links_of(row).filter_map(&number))
+                .for_each(|(place, link)| *place = link);
+        }
+        let mut waiting: Vec<Row> = self.waiting.iter().copied().filter_map(&number).collect();
+        waiting.sort_unstable();
+        let hubs = self.hubs.rows.iter().copied().filter_map(&number).collect();
+        let rows: Vec<Row> = live.iter().filter(|row| waiting.binary_search(row).is_err()).collect();
+        let renumbered = Self { codes, waiting: Arc::new(waiting), ..self.clone() };
+        renumbered.finished(flat, hubs, &rows, allocator)
+    }
+}

@@ -1,0 +1,483 @@
+//! Versions whose rows are linked: made from vectors that were kept as they came, searched, read back.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::Arc;
+
+use nearest_kernels::Element;
+
+use super::snapshot::{Goal, GraphStats, Knobs, Looked, Sought};
+use super::{KeptAs, Snapshot, Spec, listed};
+use crate::candidates::{Candidate, sort};
+use crate::column::{Column, Row};
+use crate::encoding::{Encoding, Kind, Values, Vectors, each_kind};
+use crate::error::{Error, Result};
+use crate::exact;
+use crate::graph::codes::N_TERMS;
+use crate::graph::search::{Scratch, Searcher};
+use crate::graph::walk::Steps;
+use crate::graph::{Codes, Graph, MOST_WAITING, pool};
+use crate::kmeans::{Read, Side};
+use crate::live::RowSet;
+use crate::memory::Allocator;
+use crate::metric::Metric;
+use crate::random::Random;
+use crate::work::Work;
+
+/// Vectors that are coded between two looks at whether to go on, when a graph is first made.
+const FILL_ROWS: usize = 1 << 16;
+/// Vectors that codes are trained on, at most.
+const TRAINING_ROWS: usize = 16_384;
+/// Rows kept by a walk where nothing is said and nothing was measured.
+const DEFAULT_EFFORT: usize = 64;
+/// Queries of one task.
+const QUERIES: usize = 16;
+/// Distances that a walk among all rows looks at for each row that it keeps; those of rows that are looked at one after
+/// the other, as they lie, take so many times less.
+const DISTANCES_PER_ROW: usize = 12;
+const SCAN_GAIN: usize = 3;
+/// With fewer rows than this times those asked for, all are looked at.
+const FEW: usize = 4;
+
+thread_local! {
+    /// Buffers of this thread: what a walk marks as seen need not be made anew for every query.
+    static SCRATCH: Cell<Option<Box<Buffers>>> = const { Cell::new(None) };
+}
+
+/// Buffers of one thread.
+#[derive(Default)]
+struct Buffers {
+    walk: Scratch,
+    kept: Vec<u8>,
+    scores: Vec<f32>,
+    row: Vec<f32>,
+    bytes: Vec<u8>,
+    query: Vec<f32>,
+    rows: Vec<Row>,
+    order: Vec<u64>,
+}
+
+/// Trains the codes of a graph on rows of `values`, row-major.
+pub(super) fn train(spec: &Spec, values: Values<'_>, rows: &[usize], work: &Work<'_>) -> Result<Codes> {
+    if rows.is_empty() {
+        return Err(Error::argument("a graph is trained on vectors, got none"));
+    }
+    each_kind!(values, Values, values => {
+        let read = |range: Range<usize>, out: &mut [f32]| {
+            for (&row, out) in rows[range].iter().zip(out.chunks_exact_mut(spec.dim)) {
+                let row = &values[row * spec.dim..][..spec.dim];
+                out.iter_mut().zip(row).for_each(|(out, x)| *out = x.to_f32());
+            }
+        };
+        Codes::train(&Read::new(rows.len(), spec.dim, read), &spec.plan(0), work)
+    })
+}
+
+/// Codes vectors for a graph.
+pub(super) fn code(codes: &Codes, values: Values<'_>, work: &Work<'_>) -> Result<crate::graph::codes::Coded> {
+    let dim = codes.coding.dim();
+    each_kind!(values, Values, values => codes.code(&Side::new(values, dim), work))
+}
+
+impl Snapshot {
+    /// This version with its rows linked; codes are trained on them unless they are given.
+    pub(super) fn graphed(
+        self,
+        trained: Option<Codes>,
+        allocator: &Arc<dyn Allocator>,
+        work: &Work<'_>,
+    ) -> Result<Snapshot> {
+        let plan = self.spec.graph_plan().expect("an index with a graph");
+        assert!(self.graph.is_none());
+        each_kind!(&self.vectors, Vectors, column => {
+            let (codes, vectors) = self.coded(column, trained, allocator, work)?;
+            let dim = self.spec.dim;
+            // Vectors as they came are more than what is kept of them.
+            let read = |rows: &[Row], out: &mut [f32]| {
+                for (&row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
+                    out.iter_mut().zip(column.row(row)).for_each(|(out, x)| *out = x.to_f32());
+                }
+                Ok(())
+            };
+            let graph = Graph::new(plan, codes).awaiting(self.live.iter(), &self.live);
+            let graph = match graph.waiting.len() < MOST_WAITING {
+                true => graph,
+                false => graph.linked_anew(&read, &self.live, allocator, work)?,
+            };
+            Ok(Snapshot { vectors, graph: Some(graph), ..self.clone() })
+        })
+    }
+
+    /// Codes of all rows, and what is kept of them beside.
+    fn coded<T: Kind>(
+        &self,
+        column: &Column<T>,
+        trained: Option<Codes>,
+        allocator: &Arc<dyn Allocator>,
+        work: &Work<'_>,
+    ) -> Result<(Codes, Vectors)> {
+        let (spec, dim) = (self.spec, self.spec.dim);
+        let rows: Vec<Row> = self.live.iter().collect();
+        let of = |rows: &[Row], out: &mut [f32]| {
+            for (&row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
+                out.iter_mut().zip(column.row(row)).for_each(|(out, x)| *out = x.to_f32());
+            }
+        };
+        let codes = match trained {
+            Some(codes) => codes,
+            None => {
+                let chosen = Random::new(spec.seed, 1).choose(TRAINING_ROWS.min(rows.len()), rows.len());
+                let chosen: Vec<Row> = chosen.into_iter().map(|place| rows[place as usize]).collect();
+                let read = |range: Range<usize>, out: &mut [f32]| of(&chosen[range], out);
+                Codes::train(&Read::new(chosen.len(), dim, read), &spec.plan(0), work)?
+            }
+        };
+        let mut coded = crate::graph::codes::Coded::default();
+        for part in rows.chunks(FILL_ROWS) {
+            let read = |range: Range<usize>, out: &mut [f32]| of(&part[range], out);
+            coded.append(codes.code(&Read::new(part.len(), dim, read), work)?);
+        }
+        let first = spread(column, &rows, codes.codes.width(), &coded.codes, allocator)?;
+        let terms = spread(column, &rows, N_TERMS, &coded.terms, allocator)?;
+        let vectors = match spec.kept_as() {
+            KeptAs::Raw(encoding) => listed::same_kind(&self.vectors, encoding, allocator)?,
+            KeptAs::Place => Vectors::UInt8(first.clone()),
+            KeptAs::Code(_) => {
+                let width = codes.second.as_ref().expect("second codes").kept_bytes();
+                Vectors::UInt8(spread(column, &rows, width, &coded.kept, allocator)?)
+            }
+        };
+        Ok((Codes { codes: first, terms, ..codes }, vectors))
+    }
+
+    /// This version after a change, with rows linked that waited too long, but for some, and without too many dead ones.
+    pub(super) fn maintained(
+        self,
+        held: &RowSet,
+        allocator: &Arc<dyn Allocator>,
+        work: &Work<'_>,
+    ) -> Result<Snapshot> {
+        let Some(graph) = &self.graph else { return Ok(self) };
+        let n_new = graph.waiting.len() - held.len();
+        let mut graph = graph.clone();
+        // Links that are chosen anew are those of live rows.
+        if graph.wants_repair(&self.live) && !(n_new >= MOST_WAITING && n_new >= graph.n_linked / 2) {
+            graph = graph.repaired(&self.live, allocator, work)?;
+        }
+        let after = Snapshot { graph: Some(graph), ..self };
+        if n_new < MOST_WAITING { Ok(after) } else { after.linked(held, allocator, work) }
+    }
+
+    /// This version with all rows linked that wait, but for some.
+    pub(super) fn linked(
+        self,
+        held: &RowSet,
+        allocator: &Arc<dyn Allocator>,
+        work: &Work<'_>,
+    ) -> Result<Snapshot> {
+        let Some(graph) = &self.graph else { return Ok(self) };
+        let read = |rows: &[Row], out: &mut [f32]| self.read_rows(rows, out);
+        let graph = graph.linked(&read, &self.live, held, allocator, work)?;
+        Ok(Snapshot { graph: Some(graph), ..self })
+    }
+
+    /// The graph of other live rows, as if those that are missing had never been there.
+    pub(super) fn graph_without(&self, live: &RowSet, work: &Work<'_>) -> Result<Option<Graph>> {
+        let Some(graph) = &self.graph else { return Ok(None) };
+        let graph = graph.awaiting([], live);
+        if graph.n_dead(live) == 0 {
+            return Ok(Some(graph));
+        }
+        let read = |rows: &[Row], out: &mut [f32]| self.read_rows(rows, out);
+        graph.linked_anew(&read, live, work.allocator(), work).map(Some)
+    }
+
+    /// The vectors of rows as far as they are known, in the original coordinates.
+    fn read_rows(&self, rows: &[Row], out: &mut [f32]) -> Result<()> {
+        let mut places = out.chunks_exact_mut(self.spec.dim);
+        self.values_of(rows, |values| {
+            let place = places.next().expect("a place for each row");
+            each_kind!(values, Values, values => {
+                place.iter_mut().zip(values).for_each(|(place, x)| *place = x.to_f32());
+            });
+        })
+    }
+
+    /// The vector of a row, as the bytes of the integers that its code is.
+    pub(super) fn native_of_graph(&self, row: Row, out: &mut [u8]) {
+        out.copy_from_slice(self.kept(row));
+        if self.spec.encoding == Encoding::Int8 {
+            out.iter_mut().for_each(|byte| *byte ^= 0x80);
+        }
+    }
+
+    /// The vector of a row as far as its codes tell, in the original coordinates.
+    pub(super) fn decoded_of_graph(&self, graph: &Graph, row: Row, out: &mut [f32]) {
+        let mut framed = vec![0.0; self.spec.dim];
+        self.framed_of_graph(graph, row, &mut framed);
+        graph.codes.coding.frame().invert(self.kernels, &framed, out);
+    }
+
+    /// The same in the frame.
+    pub(super) fn framed_of_graph(&self, graph: &Graph, row: Row, out: &mut [f32]) {
+        match &graph.codes.second {
+            Some(second) => second.decode(self.kept(row), out),
+            None => graph.codes.decode(row, out),
+        }
+    }
+
+    /// Whether a search is to look at all selected rows one by one.
+    pub(super) fn prefers_all(&self, graph: &Graph, selected: &RowSet, knobs: Knobs) -> bool {
+        let all = knobs.effort.is_some_and(|effort| effort >= self.live.len());
+        all || graph.n_linked == 0 || selected.len() <= FEW
+    }
+
+    /// Searches the graph.
+    pub(super) fn search_graph(
+        &self,
+        graph: &Graph,
+        queries: &[f32],
+        sought: &Sought<'_>,
+        work: &Work<'_>,
+    ) -> Result<(Vec<Vec<Candidate>>, Looked)> {
+        let dim = self.spec.dim;
+        let n_queries = queries.len() / dim;
+        if let Goal::Nearest(k) = sought.goal {
+            let k = k.min(sought.selected.len());
+            let n_bytes = (n_queries as u64).checked_mul(k as u64).and_then(|n| n.checked_mul(16));
+            work.check_memory(n_bytes, &format!("{k} neighbors of {n_queries} queries"))?;
+        }
+        let search = GraphSearch {
+            snapshot: self,
+            graph,
+            searcher: Searcher::new(graph),
+            sought,
+            // Dead rows are ways that lead nowhere else.
+            is_filtered: sought.selected.len() < self.live.len() || graph.n_dead(&self.live) > 0,
+        };
+        let parts = work.map(
+            "searching",
+            n_queries.div_ceil(QUERIES),
+            || (),
+            |(), i| {
+                let mut buffers = SCRATCH.take().unwrap_or_default();
+                let (mut found, mut looked) = (Vec::with_capacity(QUERIES), Looked::default());
+                for query in i * QUERIES..n_queries.min((i + 1) * QUERIES) {
+                    let exclude = sought.exclude.map(|rows| rows[query]);
+                    let values = &queries[query * dim..][..dim];
+                    found.push(search.one(values, exclude, &mut buffers, &mut looked));
+                }
+                SCRATCH.set(Some(buffers));
+                Ok((found, looked))
+            },
+        )?;
+        let mut all = (Vec::with_capacity(n_queries), Looked::default());
+        for (found, looked) in parts {
+            all.0.extend(found);
+            all.1.add(looked);
+        }
+        Ok(all)
+    }
+
+    pub(super) fn graph_stats(&self, graph: &Graph) -> GraphStats {
+        let codes = if self.spec.kept_as() == KeptAs::Place { graph.codes.codes.memory_bytes() } else { 0 };
+        GraphStats {
+            n_links: self.live.iter().map(|row| graph.links_of(row).count()).sum(),
+            n_hubs: graph.hubs.rows.len(),
+            n_waiting: graph.waiting.len(),
+            n_unreachable: graph.n_unreachable(&self.live),
+            graph_bytes: graph.memory_bytes() - codes,
+        }
+    }
+}
+
+/// A column with a row of `width` values for each row of another, in chunks that lie as there; `values` are those of `rows`.
+fn spread<T: Kind, U: bytemuck::Pod>(
+    column: &Column<T>,
+    rows: &[Row],
+    width: usize,
+    values: &[U],
+    allocator: &Arc<dyn Allocator>,
+) -> Result<Column<U>> {
+    let mut next = rows.iter().zip(values.chunks_exact(width)).peekable();
+    column.alongside(width, allocator, |range, out: &mut [U]| {
+        while let Some((&row, values)) = next.next_if(|(row, _)| range.contains(row)) {
+            out[(row - range.start) as usize * width..][..width].copy_from_slice(values);
+        }
+        Ok(())
+    })
+}
+
+/// One search of one version.
+struct GraphSearch<'a> {
+    snapshot: &'a Snapshot,
+    graph: &'a Graph,
+    searcher: Searcher<'a>,
+    sought: &'a Sought<'a>,
+    is_filtered: bool,
+}
+
+impl GraphSearch<'_> {
+    /// What one query finds.
+    fn one(
+        &self,
+        values: &[f32],
+        exclude: Option<Row>,
+        buffers: &mut Buffers,
+        looked: &mut Looked,
+    ) -> Vec<Candidate> {
+        self.searcher.prepare(values, &mut buffers.walk);
+        let (least, radius) = match self.sought.goal {
+            Goal::Nearest(k) => (k.saturating_add(usize::from(exclude.is_some())), None),
+            Goal::Within(radius) => (1, Some(radius)),
+        };
+        let n = self.sought.selected.len();
+        let least = least.min(n);
+        let effort = self.sought.knobs.effort.unwrap_or(DEFAULT_EFFORT);
+        let mut ef = effort.max(self.sought.knobs.rerank_k.unwrap_or(0)).max(least);
+        if radius.is_some() && self.snapshot.spec.metric == Metric::InnerProduct {
+            // Links lead to what is long: enough for the nearest, and not for all within a distance.
+            ef = n;
+        }
+        looked.add(self.find(ef, &mut buffers.walk));
+        let mut found = Vec::new();
+        let Some(radius) = radius else {
+            let rerank = self.sought.knobs.rerank_k.unwrap_or_else(|| self.in_doubt(least, &buffers.walk));
+            looked.n_reranked += rerank.max(least).min(buffers.walk.found().len());
+            self.compare(values, rerank.max(least), least, buffers, &mut found);
+            found.retain(|near| Some(near.row) != exclude);
+            if let Goal::Nearest(k) = self.sought.goal {
+                found.truncate(k);
+            }
+            return found;
+        };
+        // More and more, until the farthest of them are beyond the radius.
+        let limit = match (buffers.walk.is_exact(), self.snapshot.spec.metric) {
+            (false, _) => -self.graph.codes.coding.least_score(buffers.walk.framed(), radius),
+            (true, Metric::Euclidean) => radius * radius,
+            (true, _) => radius,
+        };
+        loop {
+            let entries = buffers.walk.found();
+            let is_beyond = entries.last().is_none_or(|&last| pool::distance(last) > limit);
+            if entries.len() < ef || is_beyond || ef >= n {
+                break;
+            }
+            ef = ef.saturating_mul(4).min(n);
+            looked.add(self.find(ef, &mut buffers.walk));
+        }
+        let rerank = buffers.walk.found().len();
+        looked.n_reranked += rerank;
+        self.compare(values, rerank, rerank, buffers, &mut found);
+        found.retain(|near| near.distance <= radius && Some(near.row) != exclude);
+        found
+    }
+
+    /// Leaves the `ef` nearest of the selected rows, as far as a walk comes to them, in the buffers.
+    fn find(&self, ef: usize, walk: &mut Scratch) -> Looked {
+        let selected = self.sought.selected;
+        let (n, of) = (selected.len(), self.snapshot.live.len());
+        let walked = ef.saturating_mul(DISTANCES_PER_ROW).saturating_mul(of.div_ceil(n.max(1)));
+        if walked < n / SCAN_GAIN {
+            let steps = match self.is_filtered {
+                false => Some(self.searcher.nearest(ef, &self.graph.waiting, walk)),
+                true => self.searcher.nearest_among(ef, selected, n, walk),
+            };
+            if let Some(Steps { n_rounds, n_followed, n_distances }) = steps {
+                let looked = Looked { n_rounds, n_followed, n_compared: n_distances, ..Looked::default() };
+                return Looked { n_walks: 1, ..looked };
+            }
+        }
+        let Steps { n_distances, .. } = self.searcher.scan(ef, selected.iter(), walk);
+        Looked { n_scans: 1, n_compared: n_distances, ..Looked::default() }
+    }
+
+    /// How many of the best found may be among the `k` nearest: those that codes do not tell to be farther than the k-th.
+    fn in_doubt(&self, k: usize, walk: &Scratch) -> usize {
+        let entries = walk.found();
+        let Some(&last) = k.checked_sub(1).and_then(|last| entries.get(last)) else { return k };
+        let margin = if walk.is_exact() { 0.0 } else { self.graph.codes.coding.margin(walk.framed()) };
+        let limit = (f64::from(pool::distance(last)) + margin) as f32;
+        entries.partition_point(|&entry| pool::distance(entry) <= limit)
+    }
+
+    /// Compares the `rerank` best again and gives the `k` nearest of them.
+    fn compare(
+        &self,
+        values: &[f32],
+        rerank: usize,
+        k: usize,
+        buffers: &mut Buffers,
+        found: &mut Vec<Candidate>,
+    ) {
+        let (snapshot, coding) = (self.snapshot, &self.graph.codes.coding);
+        let (kernels, metric, dim) = (snapshot.kernels, snapshot.spec.metric, snapshot.spec.dim);
+        let Buffers { walk, kept, scores, row, bytes, query, rows, order } = buffers;
+        rows.clear();
+        rows.extend(walk.found().iter().take(rerank).map(|&entry| pool::row(entry)));
+        if let (Some(second), Vectors::UInt8(column)) = (&self.graph.codes.second, &snapshot.vectors) {
+            rows.iter().for_each(|&row| nearest_kernels::prefetch(column.row(row)));
+            let codes: Vec<&[u8]> = rows.iter().map(|&row| column.row(row)).collect();
+            // Some more, since the query is coded too: wordnet, ef 128, recall 0.9899 with six more, 0.9886 without.
+            let n = k.saturating_add(k / 2 + 1);
+            if second.scores(kernels, walk.codes(), &codes, kept, scores).is_some() && n < rows.len() {
+                order.clear();
+                order.extend(scores.iter().zip(&*rows).map(|(score, &row)| pool::entry(-score, row)));
+                order.select_nth_unstable(n);
+                rows.clear();
+                rows.extend(order[..n].iter().map(|&entry| pool::row(entry)));
+            }
+        }
+        let mut push = |row: Row, distance: f32| found.push(Candidate { distance, row });
+        match (snapshot.spec.encoding, snapshot.spec.kept_as(), &snapshot.vectors) {
+            (_, KeptAs::Raw(_), vectors) => each_kind!(vectors, Vectors, column => {
+                rows.iter().for_each(|&row| nearest_kernels::prefetch(column.row(row)));
+                let norm = kernels.canonical_squared_norm(values);
+                for &row in &*rows {
+                    push(row, exact::distance(kernels, metric, values, norm, column.row(row)));
+                }
+            }),
+            (Encoding::UInt8 | Encoding::Int8, ..) => {
+                let norm = kernels.canonical_squared_norm(values);
+                bytes.resize(dim, 0);
+                for &row in &*rows {
+                    snapshot.native_of_graph(row, bytes);
+                    push(
+                        row,
+                        match snapshot.spec.encoding {
+                            Encoding::Int8 => exact::distance::<i8>(
+                                kernels,
+                                metric,
+                                values,
+                                norm,
+                                bytemuck::cast_slice(bytes),
+                            ),
+                            _ => exact::distance::<u8>(kernels, metric, values, norm, bytes),
+                        },
+                    );
+                }
+            }
+            // Vectors that are known by their codes, in the frame: it changes no distance.
+            _ => {
+                let centre = snapshot.moved_by(coding);
+                query.clear();
+                query.extend_from_slice(walk.framed());
+                if metric.is_angular() {
+                    query.iter_mut().zip(centre).for_each(|(q, c)| *q += c);
+                }
+                let norm = kernels.canonical_squared_norm(query);
+                row.resize(dim, 0.0);
+                for &number in &*rows {
+                    snapshot.framed_of_graph(self.graph, number, row);
+                    row.iter_mut().zip(centre).for_each(|(x, c)| *x += c);
+                    push(number, exact::distance(kernels, metric, query, norm, row));
+                }
+            }
+        }
+        // Only a damaged file holds what has no distance, or links to a row that waits.
+        found.retain(|near| !near.distance.is_nan());
+        sort(found, &snapshot.ids);
+        found.dedup_by_key(|near| near.row);
+        found.truncate(k);
+    }
+}
