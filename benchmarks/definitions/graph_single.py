@@ -2,8 +2,8 @@
 0.90, 0.95 and 0.99.
 
 Peers are swept over all their parameter sets, as in `lists-single`; the graph is `Graph()` over codes of 4 bits
-compared again by codes of 8, or over uint8 as they are. What `nearest.build` chooses when it is asked for that recall stands
-beside them.
+compared again by codes of 8, or over uint8 as they are. What `nearest.build` chooses when it is asked for that recall
+stands beside them.
 """
 
 from __future__ import annotations
