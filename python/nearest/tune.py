@@ -39,8 +39,8 @@ _SHADOW_FROM_BYTES = 32 << 20
 # 8-bit codes on, of which memory brings some 20 a nanosecond: below that, a millisecond or two suffices for everything.
 _LISTS_FROM = 20_000
 _LISTS_FROM_BYTES = 32 << 20
-# A graph answers single queries faster than that from a fifth of a millisecond on.
-_GRAPH_FROM, _GRAPH_FROM_BYTES = 10_000, 4 << 20
+# A graph is worth its links from less than half a millisecond on.
+_GRAPH_FROM, _GRAPH_FROM_BYTES = 10_000, 8 << 20
 _UNLISTABLE = ("manhattan", *BINARY_METRICS)
 # Vectors of a list, and vectors at least, that lists and codes are trained on.
 _TRAINING_PER_LIST, _TRAINING_ROWS = 64, 16_384
@@ -83,7 +83,7 @@ def build(
 ) -> Index:
     """Build an index of all the data, chosen for the recall, memory and workload that are asked for.
 
-    Where vectors are many, queries that come one at a time walk through a graph (`Graph`; from 4 million numbers on),
+    Where vectors are many, queries that come one at a time walk through a graph (`Graph`; from 8 million numbers on),
     and batches are answered by inverted lists (`Lists`; from 20 000 vectors on), with codes tried out on a sample.
     Else it is an exact index, in the encoding of the data, with a shadow where that makes single queries faster. What
     is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured.

@@ -36,7 +36,7 @@ const QUERIES: usize = 16;
 /// the other, as they lie, take so many times less.
 const DISTANCES_PER_ROW: usize = 12;
 const SCAN_GAIN: usize = 3;
-/// With fewer rows than this times those asked for, all are looked at.
+/// So few rows are compared one by one as they are kept.
 const FEW: usize = 4;
 
 thread_local! {
