@@ -36,7 +36,8 @@ def measure(session: Session) -> None:
                 only=lambda parameters: (
                     parameters.family == GRAPH
                     or (parameters.family == ASKED and parameters.build["workload"] == "single")
-                    or not sweep.is_own(parameters.family)
+                    # Peers of one kind name none.
+                    or not (parameters.family and sweep.is_own(parameters.family))
                 ),
                 settings=settings,
             )
