@@ -231,6 +231,22 @@ class Session:
             title = f"{name}, {mode}, {n_threads} {'thread' if n_threads == 1 else 'threads'}"
             self.table(title, report.AT_RECALL_HEAD, rows, about=str(data))
 
+    def compare_sets_at(
+        self,
+        specs: Sequence[str],
+        adapters: Iterable[str],
+        *,
+        only: Callable[[ParameterSet], bool],
+        mode: str = "batch",
+        threads: Sequence[int] = (1,),
+    ) -> None:
+        """`compare_at` on every one of these sets that is there, in four turns of one session."""
+        settings = self.with_settings(rounds=4, sessions=1)
+        for spec in self.sets(specs):
+            data = self.data(spec)
+            if data is not None:
+                self.compare_at(spec, data, adapters, mode=mode, threads=threads, only=only, settings=settings)
+
     def swept(
         self, data: DataSet, adapters: Iterable[str], only: Callable[[ParameterSet], bool] | None = None
     ) -> list[runner.Entry]:

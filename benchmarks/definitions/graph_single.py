@@ -24,23 +24,17 @@ HNSWLIB = {("wordnet", 0.95): 3.6, ("wordnet", 0.99): 4.1, ("photos", 0.95): 3.9
 
 
 def measure(session: Session) -> None:
-    settings = session.with_settings(rounds=4, sessions=1)
-    for spec in session.sets(SETS):
-        data = session.data(spec)
-        if data is not None:
-            session.compare_at(
-                spec,
-                data,
-                PEERS,
-                mode="single",
-                only=lambda parameters: (
-                    parameters.family == GRAPH
-                    or (parameters.family == ASKED and parameters.build["workload"] == "single")
-                    # Peers of one kind name none.
-                    or not (parameters.family and sweep.is_own(parameters.family))
-                ),
-                settings=settings,
-            )
+    session.compare_sets_at(
+        SETS,
+        PEERS,
+        mode="single",
+        only=lambda parameters: (
+            parameters.family == GRAPH
+            or (parameters.family == ASKED and parameters.build["workload"] == "single")
+            # Peers of one kind name none.
+            or not (parameters.family and sweep.is_own(parameters.family))
+        ),
+    )
 
 
 def claims(session: Session) -> None:

@@ -23,21 +23,15 @@ TARGETS = {0.9: 1.0, 0.95: 1.5, 0.99: 1.0}
 
 
 def measure(session: Session) -> None:
-    settings = session.with_settings(rounds=4, sessions=1)
-    for spec in session.sets(SETS):
-        data = session.data(spec)
-        if data is not None:
-            session.compare_at(
-                spec,
-                data,
-                PEERS,
-                threads=session.threads(THREADS),
-                # What takes least memory has a definition of its own.
-                only=lambda parameters: (
-                    parameters.family not in (COMPACT, GRAPH) and parameters.build.get("workload", "batch") == "batch"
-                ),
-                settings=settings,
-            )
+    session.compare_sets_at(
+        SETS,
+        PEERS,
+        threads=session.threads(THREADS),
+        # What takes least memory has a definition of its own.
+        only=lambda parameters: (
+            parameters.family not in (COMPACT, GRAPH) and parameters.build.get("workload", "batch") == "batch"
+        ),
+    )
 
 
 def claims(session: Session) -> None:

@@ -18,20 +18,14 @@ TARGETS = {0.9: 1.0, 0.95: 1.0, 0.99: 1.0}
 
 
 def measure(session: Session) -> None:
-    settings = session.with_settings(rounds=4, sessions=1)
-    for spec in session.sets(SETS):
-        data = session.data(spec)
-        if data is not None:
-            session.compare_at(
-                spec,
-                data,
-                PEERS,
-                mode="single",
-                only=lambda parameters: (
-                    parameters.family not in (COMPACT, GRAPH) and parameters.build.get("workload", "single") == "single"
-                ),
-                settings=settings,
-            )
+    session.compare_sets_at(
+        SETS,
+        PEERS,
+        mode="single",
+        only=lambda parameters: (
+            parameters.family not in (COMPACT, GRAPH) and parameters.build.get("workload", "single") == "single"
+        ),
+    )
 
 
 def claims(session: Session) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,7 +34,6 @@ def approximate_neighbors(
     """
     n = len(matrix)
     name = matrix.dtype.name
-    silent: Any = False
     index = build(
         vectors,
         metric=metric,
@@ -44,7 +43,7 @@ def approximate_neighbors(
         structure=Lists(lists_for(n, "batch")),
         encoding=name if name in ("float16", "int8", "uint8") else "float32",
         n_threads=n_threads,
-        progress=silent if report is None else lambda done, total, stage: report(done, total, stage),
+        progress=report or False,
     )
     ids = np.full((n, k), -1, np.int64)
     distances = np.full((n, k), np.inf, np.float32)

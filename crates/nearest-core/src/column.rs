@@ -68,9 +68,7 @@ impl<T: Pod> Column<T> {
     /// A column of these rows, which lie side by side.
     pub fn of(width: usize, rows: &[T], allocator: &Arc<dyn Allocator>) -> Result<Self> {
         let mut writer = ColumnWriter::new(Self::new(width, CHUNK_ROWS), allocator.clone());
-        writer.stage(rows.len() / width, |range, out| {
-            out.copy_from_slice(&rows[range.start * width..range.end * width]);
-        })?;
+        writer.append(rows)?;
         Ok(writer.publish(&[]))
     }
 
@@ -146,6 +144,23 @@ impl<T: Pod> Column<T> {
         Ok(Column { width, chunk_rows: self.chunk_rows, chunks: Arc::new(chunks), open: None })
     }
 
+    /// The same with `values` in the places of `rows`, ascending, and zeros in all others.
+    pub fn with_rows<U: Pod>(
+        &self,
+        width: usize,
+        rows: &[Row],
+        values: &[U],
+        allocator: &Arc<dyn Allocator>,
+    ) -> Result<Column<U>> {
+        let mut next = rows.iter().zip(values.chunks_exact(width)).peekable();
+        self.alongside(width, allocator, |range, out: &mut [U]| {
+            while let Some((&row, values)) = next.next_if(|(row, _)| range.contains(row)) {
+                out[(row - range.start) as usize * width..][..width].copy_from_slice(values);
+            }
+            Ok(())
+        })
+    }
+
     /// Bytes of memory held, without those of a map.
     pub fn memory_bytes(&self) -> usize {
         (0..self.n_chunks()).filter_map(|i| self.chunk_at(i)).map(|chunk| chunk.slots.memory_bytes()).sum()
@@ -201,6 +216,14 @@ impl<T: Pod> ColumnWriter<T> {
             done += m;
         }
         Ok(ranges)
+    }
+
+    /// Stages rows that lie side by side.
+    pub fn append(&mut self, rows: &[T]) -> Result<Vec<Range<Row>>> {
+        let width = self.published.width;
+        self.stage(rows.len() / width, |part, out| {
+            out.copy_from_slice(&rows[part.start * width..part.end * width]);
+        })
     }
 
     /// The open chunk, with room for a row at least.

@@ -135,6 +135,14 @@ impl FromIterator<Row> for RowSet {
     }
 }
 
+/// Whether a row is in a set, given as the bits of its chunks.
+#[inline]
+pub fn is_in(chunks: &[&[u64]], row: Row) -> bool {
+    let at = row as usize % CHUNK_ROWS;
+    let words = chunks.get(row as usize / CHUNK_ROWS);
+    words.and_then(|words| words.get(at / 64)).is_some_and(|word| word >> (at % 64) & 1 == 1)
+}
+
 /// The positions of the ones in a word, ascending.
 pub fn bits(mut word: u64) -> impl Iterator<Item = u32> {
     std::iter::from_fn(move || {

@@ -9,7 +9,7 @@ use super::pairs::{self, Pairs};
 use super::prune::{self, Rule, nearest_first, prune};
 use super::reach::connect;
 use super::vectors::Vectors;
-use super::{Graph, Hubs, NONE, Read, hubs};
+use super::{Graph, Hubs, NONE, Read, hubs, put};
 use crate::column::Row;
 use crate::error::Result;
 use crate::live::RowSet;
@@ -53,8 +53,7 @@ impl Graph {
         // So far rows were numbered from 0.
         let mut flat = vec![NONE; self.codes.rows_end() * degree];
         for (chosen, &row) in linked.iter().zip(&rows) {
-            let place = &mut flat[row as usize * degree..][..degree];
-            place.iter_mut().zip(chosen).for_each(|(place, link)| *place = rows[link.1 as usize]);
+            put(&mut flat, degree, row, chosen.iter().map(|link| rows[link.1 as usize]));
         }
         let linked = Self { hubs_of: n, waiting: Arc::default(), n_linked: n, ..self.clone() };
         let hubs = hubs::choose(&vectors, &rows, self.plan.seed, work)?;

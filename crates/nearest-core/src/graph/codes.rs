@@ -234,11 +234,6 @@ impl Query {
         self.is_native
     }
 
-    /// Bytes of a row.
-    pub fn row_bytes(&self) -> usize {
-        self.codes.row_bytes()
-    }
-
     /// Appends distances of rows with these codes and terms.
     #[inline(always)]
     pub fn distances<'a>(

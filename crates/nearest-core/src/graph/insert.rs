@@ -9,7 +9,7 @@ use super::codes::Chunks;
 use super::pairs::Pairs;
 use super::search::{Scratch, Searcher};
 use super::vectors::{Read, Vectors};
-use super::{Graph, MOST_WAITING, NONE, hubs, pool};
+use super::{Graph, MOST_WAITING, NONE, hubs, pool, put};
 use crate::column::Row;
 use crate::error::Result;
 use crate::live::RowSet;
@@ -35,6 +35,9 @@ impl Graph {
         work: &Work<'_>,
     ) -> Result<Self> {
         let (held, new): (Vec<Row>, Vec<Row>) = self.waiting.iter().partition(|row| held.contains(**row));
+        if new.is_empty() {
+            return Ok(self.clone());
+        }
         let mut to_link = live.clone();
         to_link.remove(held.iter().copied());
         let waiting = Arc::new(held);
@@ -100,9 +103,8 @@ impl Graph {
         let of = |place: usize, out: &mut Vec<Row>| out.extend_from_slice(&again[place].1);
         let linked = choose(kernels, &pairs, &self.rule(true), &rows, of, work)?;
         for (&number, chosen) in rows.iter().zip(&linked) {
-            let links = &mut flat[numbers.rows[number as usize] as usize * degree..][..degree];
-            links.fill(NONE);
-            links.iter_mut().zip(chosen).for_each(|(link, to)| *link = numbers.rows[to.1 as usize]);
+            let links = chosen.iter().map(|link| numbers.rows[link.1 as usize]);
+            put(flat, degree, numbers.rows[number as usize], links);
         }
         Ok(())
     }

@@ -90,6 +90,13 @@ pub struct Graph {
     pub n_linked: usize,
 }
 
+/// Gives a row these links, of all by row number.
+fn put(flat: &mut [Row], degree: usize, row: Row, links: impl Iterator<Item = Row>) {
+    let place = &mut flat[row as usize * degree..][..degree];
+    place.fill(NONE);
+    place.iter_mut().zip(links).for_each(|(place, link)| *place = link);
+}
+
 impl Graph {
     /// A graph of no rows.
     pub fn new(plan: Plan, codes: Codes) -> Self {
@@ -120,6 +127,11 @@ impl Graph {
         waiting.extend(new);
         waiting.sort_unstable();
         Self { waiting: Arc::new(waiting), ..self.clone() }
+    }
+
+    /// Live rows that do not wait.
+    fn linked_rows(&self, live: &RowSet) -> Vec<Row> {
+        live.iter().filter(|row| self.waiting.binary_search(row).is_err()).collect()
     }
 
     /// Links by row number, [`NONE`] where a row has none.
@@ -155,13 +167,10 @@ impl Graph {
     /// Live rows that no walk can come to, and that do not wait.
     pub fn n_unreachable(&self, live: &RowSet) -> usize {
         let degree = self.plan.degree;
-        let mut flat = self.flat();
-        let n = flat.len() / degree;
-        flat.iter_mut().filter(|link| **link as usize >= n).for_each(|link| *link = NONE);
-        let mut reached = vec![false; n];
+        let flat = self.flat();
+        let mut reached = vec![false; flat.len() / degree];
         reach::reach(&flat, degree, &self.hubs.rows, &mut reached);
-        let waits = |row: &Row| self.waiting.binary_search(row).is_ok();
-        live.iter().filter(|row| !reached[*row as usize] && !waits(row)).count()
+        self.linked_rows(live).into_iter().filter(|&row| !reached[row as usize]).count()
     }
 
     /// Bytes of codes, terms, links and hubs, without those of a map.

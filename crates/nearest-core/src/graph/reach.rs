@@ -6,7 +6,7 @@ use crate::column::Row;
 /// Marks the rows that links lead to from `starts`; gives how many are new.
 pub fn reach(links: &[Row], degree: usize, starts: &[Row], reached: &mut [bool]) -> usize {
     let mut todo: Vec<Row> = Vec::new();
-    let mut n = 0;
+    let (mut n, n_rows) = (0, reached.len());
     let mut come = |row: Row, todo: &mut Vec<Row>, reached: &mut [bool]| {
         if !std::mem::replace(&mut reached[row as usize], true) {
             n += 1;
@@ -16,7 +16,9 @@ pub fn reach(links: &[Row], degree: usize, starts: &[Row], reached: &mut [bool])
     starts.iter().for_each(|&row| come(row, &mut todo, reached));
     while let Some(row) = todo.pop() {
         let of_row = &links[row as usize * degree..][..degree];
-        of_row.iter().take_while(|&&link| link != NONE).for_each(|&link| come(link, &mut todo, reached));
+        // Up to [`NONE`], or what a damaged file has.
+        let there = of_row.iter().take_while(|&&link| (link as usize) < n_rows);
+        there.for_each(|&link| come(link, &mut todo, reached));
     }
     n
 }

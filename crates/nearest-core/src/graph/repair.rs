@@ -10,7 +10,7 @@ use nearest_kernels::Kernels;
 use super::build::choose;
 use super::codes::Codes;
 use super::pairs::Pairs;
-use super::{Graph, NONE};
+use super::{Graph, NONE, put};
 use crate::column::Row;
 use crate::error::Result;
 use crate::live::RowSet;
@@ -25,7 +25,7 @@ impl Graph {
     pub fn repaired(&self, live: &RowSet, allocator: &Arc<dyn Allocator>, work: &Work<'_>) -> Result<Self> {
         let degree = self.plan.degree;
         let mut flat = self.flat();
-        let rows: Vec<Row> = live.iter().filter(|row| self.waiting.binary_search(row).is_err()).collect();
+        let rows = self.linked_rows(live);
         let of = |row: Row| self.links_of(row);
         let torn: Vec<Row> =
             rows.iter().copied().filter(|&row| of(row).any(|link| !live.contains(link))).collect();
@@ -48,9 +48,7 @@ impl Graph {
             let numbers: Vec<Row> = torn.iter().map(|&row| ranks[row as usize]).collect();
             let linked = choose(Kernels::best(), &pairs, &self.rule(true), &numbers, near, work)?;
             for (&row, chosen) in torn.iter().zip(&linked) {
-                let links = &mut flat[row as usize * degree..][..degree];
-                links.fill(NONE);
-                links.iter_mut().zip(chosen).for_each(|(link, to)| *link = all[to.1 as usize]);
+                put(&mut flat, degree, row, chosen.iter().map(|link| all[link.1 as usize]));
             }
         }
         drop(pairs);
@@ -83,17 +81,13 @@ impl Graph {
         let mut flat = vec![NONE; codes.rows_end() * degree];
         for row in (0..self.codes.rows_end() as Row).filter(|&row| self.links_of(row).next().is_some()) {
             let Some(place) = number(row) else { continue };
-            let place = &mut flat[place as usize * degree..][..degree];
-            place
-                .iter_mut()
-                .zip(self.links_of(row).filter_map(&number))
-                .for_each(|(place, link)| *place = link);
+            put(&mut flat, degree, place, self.links_of(row).filter_map(&number));
         }
         let mut waiting: Vec<Row> = self.waiting.iter().copied().filter_map(&number).collect();
         waiting.sort_unstable();
         let hubs = self.hubs.rows.iter().copied().filter_map(&number).collect();
-        let rows: Vec<Row> = live.iter().filter(|row| waiting.binary_search(row).is_err()).collect();
         let renumbered = Self { codes, waiting: Arc::new(waiting), ..self.clone() };
+        let rows = renumbered.linked_rows(live);
         renumbered.finished(flat, hubs, &rows, allocator)
     }
 }

@@ -3,7 +3,7 @@
 use nearest_kernels::Kernels;
 
 use super::Graph;
-use super::codes::{Buffers, Chunks, Query, Reader};
+use super::codes::{Buffers, Chunks, Query};
 use super::pool::{self, Pool};
 use super::walk::{self, Admitted, Steps, Walker};
 use crate::column::Row;
@@ -58,7 +58,6 @@ pub struct Searcher<'a> {
     kernels: &'static Kernels,
     graph: &'a Graph,
     walker: Walker<'a>,
-    reader: Reader<'a>,
 }
 
 impl<'a> Searcher<'a> {
@@ -72,7 +71,7 @@ impl<'a> Searcher<'a> {
     pub fn along(graph: &'a Graph, links: Chunks<'a, Row>) -> Self {
         let kernels = Kernels::best();
         let walker = Walker::new(kernels, &graph.codes, links, graph.codes.rows_end());
-        Self { kernels, graph, walker, reader: Reader::new(kernels, &graph.codes) }
+        Self { kernels, graph, walker }
     }
 
     /// Makes a query ready.
@@ -156,19 +155,20 @@ impl<'a> Searcher<'a> {
         mut take: impl FnMut(&mut Pool, &mut Vec<u64>),
     ) -> usize {
         let Scratch { query, entries, rows: groups, walk, .. } = scratch;
+        let reader = self.walker.reader();
         let mut buffers = Buffers::default();
         let mut rows = rows.into_iter();
         let mut n = 0;
         groups.clear();
         groups.extend(rows.by_ref().take(GROUP));
-        self.reader.ask(query, groups);
+        reader.ask(query, groups);
         while !groups.is_empty() {
             // The next group is asked for while this one is compared.
             let first = groups.len();
             groups.extend(rows.by_ref().take(GROUP));
             let (now, next) = groups.split_at(first);
-            self.reader.ask(query, next);
-            self.reader.distances(query, now, &mut buffers);
+            reader.ask(query, next);
+            reader.distances(query, now, &mut buffers);
             entries.clear();
             entries.extend(now.iter().zip(&buffers.distances).map(|(&row, &d)| pool::entry(d, row)));
             take(&mut walk.pool, entries);

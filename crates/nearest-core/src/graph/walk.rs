@@ -10,7 +10,8 @@ use nearest_kernels::{Kernels, prefetch};
 use super::codes::{Buffers, Chunks, Codes, Query, Reader};
 use super::pool::{self, Pool};
 use super::visited::Visited;
-use crate::column::{CHUNK_ROWS, Row};
+use crate::column::Row;
+use crate::live::is_in;
 
 /// What a walk reads.
 #[derive(Debug)]
@@ -59,15 +60,6 @@ pub struct Admitted<'a> {
     pub most: usize,
 }
 
-impl Admitted<'_> {
-    #[inline(always)]
-    fn contains(&self, row: Row) -> bool {
-        let at = row as usize % CHUNK_ROWS;
-        let words = self.words.get(row as usize / CHUNK_ROWS);
-        words.and_then(|words| words.get(at / 64)).is_some_and(|word| word >> (at % 64) & 1 == 1)
-    }
-}
-
 /// Takes what was compared, and says what is followed.
 trait Take {
     /// What an entry must be below to be taken.
@@ -114,7 +106,7 @@ impl Take for Among<'_> {
 
     fn take(&mut self, fresh: &mut [u64]) {
         self.found.clear();
-        self.found.extend(fresh.iter().filter(|&&entry| self.admitted.contains(pool::row(entry))));
+        self.found.extend(fresh.iter().filter(|&&entry| is_in(self.admitted.words, pool::row(entry))));
         self.pool.merge(self.found);
         self.ways.merge(fresh);
         self.ways.cut(self.pool.limit());
@@ -133,6 +125,11 @@ impl<'a> Walker<'a> {
     /// Walks along `links` of rows below `n_rows`.
     pub fn new(kernels: &'static Kernels, codes: &'a Codes, links: Chunks<'a, Row>, n_rows: usize) -> Self {
         Self { reader: Reader::new(kernels, codes), links, n_rows }
+    }
+
+    /// What it reads of the codes.
+    pub fn reader(&self) -> &Reader<'a> {
+        &self.reader
     }
 
     /// Leaves the `ef` nearest rows that it came to from `starts`, entries of the pool, in the scratch's pool. `beam_width` rows

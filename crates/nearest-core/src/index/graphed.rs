@@ -90,15 +90,14 @@ impl Snapshot {
         let plan = self.spec.graph_plan().expect("an index with a graph");
         assert!(self.graph.is_none());
         each_kind!(&self.vectors, Vectors, column => {
-            let (codes, vectors) = self.coded(column, trained, allocator, work)?;
-            let dim = self.spec.dim;
             // Vectors as they came are more than what is kept of them.
             let read = |rows: &[Row], out: &mut [f32]| {
-                for (&row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
+                for (&row, out) in rows.iter().zip(out.chunks_exact_mut(self.spec.dim)) {
                     out.iter_mut().zip(column.row(row)).for_each(|(out, x)| *out = x.to_f32());
                 }
                 Ok(())
             };
+            let (codes, vectors) = self.coded(column, &read, trained, allocator, work)?;
             let graph = Graph::new(plan, codes).awaiting(self.live.iter(), &self.live);
             let graph = match graph.waiting.len() < MOST_WAITING {
                 true => graph,
@@ -112,17 +111,15 @@ impl Snapshot {
     fn coded<T: Kind>(
         &self,
         column: &Column<T>,
+        read: crate::graph::Read<'_>,
         trained: Option<Codes>,
         allocator: &Arc<dyn Allocator>,
         work: &Work<'_>,
     ) -> Result<(Codes, Vectors)> {
         let (spec, dim) = (self.spec, self.spec.dim);
         let rows: Vec<Row> = self.live.iter().collect();
-        let of = |rows: &[Row], out: &mut [f32]| {
-            for (&row, out) in rows.iter().zip(out.chunks_exact_mut(dim)) {
-                out.iter_mut().zip(column.row(row)).for_each(|(out, x)| *out = x.to_f32());
-            }
-        };
+        // Rows of a column are always there.
+        let of = |rows: &[Row], out: &mut [f32]| read(rows, out).expect("rows of a column");
         let codes = match trained {
             Some(codes) => codes,
             None => {
@@ -137,14 +134,14 @@ impl Snapshot {
             let read = |range: Range<usize>, out: &mut [f32]| of(&part[range], out);
             coded.append(codes.code(&Read::new(part.len(), dim, read), work)?);
         }
-        let first = spread(column, &rows, codes.codes.width(), &coded.codes, allocator)?;
-        let terms = spread(column, &rows, N_TERMS, &coded.terms, allocator)?;
+        let first = column.with_rows(codes.codes.width(), &rows, &coded.codes, allocator)?;
+        let terms = column.with_rows(N_TERMS, &rows, &coded.terms, allocator)?;
         let vectors = match spec.kept_as() {
             KeptAs::Raw(encoding) => listed::same_kind(&self.vectors, encoding, allocator)?,
             KeptAs::Place => Vectors::UInt8(first.clone()),
             KeptAs::Code(_) => {
                 let width = codes.second.as_ref().expect("second codes").kept_bytes();
-                Vectors::UInt8(spread(column, &rows, width, &coded.kept, allocator)?)
+                Vectors::UInt8(column.with_rows(width, &rows, &coded.kept, allocator)?)
             }
         };
         Ok((Codes { codes: first, terms, ..codes }, vectors))
@@ -252,7 +249,7 @@ impl Snapshot {
             graph,
             searcher: Searcher::new(graph),
             sought,
-            // Dead rows are ways that lead nowhere else.
+            // Dead rows are walked through, and not found.
             is_filtered: sought.selected.len() < self.live.len() || graph.n_dead(&self.live) > 0,
         };
         let parts = work.map(
@@ -291,23 +288,6 @@ impl Snapshot {
     }
 }
 
-/// A column with a row of `width` values for each row of another, in chunks that lie as there; `values` are those of `rows`.
-fn spread<T: Kind, U: bytemuck::Pod>(
-    column: &Column<T>,
-    rows: &[Row],
-    width: usize,
-    values: &[U],
-    allocator: &Arc<dyn Allocator>,
-) -> Result<Column<U>> {
-    let mut next = rows.iter().zip(values.chunks_exact(width)).peekable();
-    column.alongside(width, allocator, |range, out: &mut [U]| {
-        while let Some((&row, values)) = next.next_if(|(row, _)| range.contains(row)) {
-            out[(row - range.start) as usize * width..][..width].copy_from_slice(values);
-        }
-        Ok(())
-    })
-}
-
 /// One search of one version.
 struct GraphSearch<'a> {
     snapshot: &'a Snapshot,
@@ -340,11 +320,10 @@ impl GraphSearch<'_> {
             ef = n;
         }
         looked.add(self.find(ef, &mut buffers.walk));
-        let mut found = Vec::new();
         let Some(radius) = radius else {
             let rerank = self.sought.knobs.rerank_k.unwrap_or_else(|| self.in_doubt(least, &buffers.walk));
             looked.n_reranked += rerank.max(least).min(buffers.walk.found().len());
-            self.compare(values, rerank.max(least), least, buffers, &mut found);
+            let mut found = self.compare(values, rerank.max(least), least, buffers);
             found.retain(|near| Some(near.row) != exclude);
             if let Goal::Nearest(k) = self.sought.goal {
                 found.truncate(k);
@@ -368,7 +347,7 @@ impl GraphSearch<'_> {
         }
         let rerank = buffers.walk.found().len();
         looked.n_reranked += rerank;
-        self.compare(values, rerank, rerank, buffers, &mut found);
+        let mut found = self.compare(values, rerank, rerank, buffers);
         found.retain(|near| near.distance <= radius && Some(near.row) != exclude);
         found
     }
@@ -402,14 +381,7 @@ impl GraphSearch<'_> {
     }
 
     /// Compares the `rerank` best again and gives the `k` nearest of them.
-    fn compare(
-        &self,
-        values: &[f32],
-        rerank: usize,
-        k: usize,
-        buffers: &mut Buffers,
-        found: &mut Vec<Candidate>,
-    ) {
+    fn compare(&self, values: &[f32], rerank: usize, k: usize, buffers: &mut Buffers) -> Vec<Candidate> {
         let (snapshot, coding) = (self.snapshot, &self.graph.codes.coding);
         let (kernels, metric, dim) = (snapshot.kernels, snapshot.spec.metric, snapshot.spec.dim);
         let Buffers { walk, kept, scores, row, bytes, query, rows, order } = buffers;
@@ -428,6 +400,7 @@ impl GraphSearch<'_> {
                 rows.extend(order[..n].iter().map(|&entry| pool::row(entry)));
             }
         }
+        let mut found = Vec::with_capacity(rows.len());
         let mut push = |row: Row, distance: f32| found.push(Candidate { distance, row });
         match (snapshot.spec.encoding, snapshot.spec.kept_as(), &snapshot.vectors) {
             (_, KeptAs::Raw(_), vectors) => each_kind!(vectors, Vectors, column => {
@@ -476,8 +449,9 @@ impl GraphSearch<'_> {
         }
         // Only a damaged file holds what has no distance, or links to a row that waits.
         found.retain(|near| !near.distance.is_nan());
-        sort(found, &snapshot.ids);
+        sort(&mut found, &snapshot.ids);
         found.dedup_by_key(|near| near.row);
         found.truncate(k);
+        found
     }
 }

@@ -13,7 +13,7 @@ use crate::encoding::{Encoding, Kind, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact;
 use crate::kmeans::{Read, Side};
-use crate::lists::{self, Coded, Coding, Estimate, Kept, ListSearch, Lists, Loss, Pair, PairBuffers};
+use crate::lists::{self, Coded, Coding, Estimate, Kept, ListSearch, Lists, Pair, PairBuffers};
 use crate::live::RowSet;
 use crate::memory::Allocator;
 use crate::metric::Metric;
@@ -160,13 +160,7 @@ impl Snapshot {
             KeptAs::Raw(encoding) => same_kind(&self.vectors, encoding, allocator)?,
             KeptAs::Code(_) | KeptAs::Place => {
                 let width = lists.kept_bytes();
-                let mut next = rows.iter().zip(kept.chunks_exact(width)).peekable();
-                Vectors::UInt8(column.alongside(width, allocator, |range, out: &mut [u8]| {
-                    while let Some((&row, bytes)) = next.next_if(|(row, _)| range.contains(row)) {
-                        out[(row - range.start) as usize * width..][..width].copy_from_slice(bytes);
-                    }
-                    Ok(())
-                })?)
+                Vectors::UInt8(column.with_rows(width, &rows, &kept, allocator)?)
             }
         };
         Ok(Snapshot { vectors, lists: Some(lists), ..self.clone() })
@@ -189,7 +183,7 @@ impl Snapshot {
                 let n_bytes = (n_queries as u64).checked_mul(k as u64).and_then(|n| n.checked_mul(16));
                 work.check_memory(n_bytes, &format!("{k} neighbors of {n_queries} queries"))?;
                 let is_filtered = selected.len() < self.live.len();
-                let usual = || default_pool(lists.coding.loss(), &self.spec, k, is_filtered);
+                let usual = || default_pool(lists, &self.spec, k, is_filtered);
                 let pool = knobs.rerank_k.unwrap_or_else(usual).max(k);
                 lists::Goal::Nearest { k, pool }
             }
@@ -295,10 +289,11 @@ fn default_effort(lists: &Lists) -> usize {
 const FILTERED: usize = 4;
 
 /// Estimates that are compared again: the more the codes lose, the more of them.
-fn default_pool(loss: Loss, spec: &super::Spec, k: usize, is_filtered: bool) -> usize {
+fn default_pool(lists: &Lists, spec: &super::Spec, k: usize, is_filtered: bool) -> usize {
     if spec.kept_as() == KeptAs::Place && !spec.encoding.is_integer() {
         return k;
     }
+    let loss = lists.coding.loss();
     let lost = f64::from(loss.error) / f64::from(loss.spread).max(1e-30);
     let pool = (k as f64 * (1.0 + 8.0 * lost) + 4.0 + 10.0 * lost) as usize;
     // What loses nothing chooses as well among any rows.

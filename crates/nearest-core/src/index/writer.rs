@@ -108,10 +108,10 @@ impl GraphWriter {
 
     /// Stages as many rows as the vectors were given `ranges` for.
     fn stage(&mut self, codes: &[u8], terms: &[f32], ranges: &[Range<Row>]) -> Result<()> {
-        let mut staged = stage_side(&mut self.terms, terms)?;
+        let mut staged = self.terms.append(terms)?;
         debug_assert!(staged.drain(..).flatten().eq(ranges.iter().cloned().flatten()));
         if let Some(writer) = &mut self.codes {
-            stage_side(writer, codes)?;
+            writer.append(codes)?;
         }
         Ok(())
     }
@@ -126,14 +126,6 @@ impl GraphWriter {
         let codes = graph::Codes { codes, terms: self.terms.publish(free), ..before.codes.clone() };
         Graph { codes, ..before.clone() }
     }
-}
-
-/// Stages rows that lie side by side.
-fn stage_side<T: bytemuck::Pod>(writer: &mut ColumnWriter<T>, rows: &[T]) -> Result<Vec<Range<Row>>> {
-    let width = writer.published().width();
-    writer.stage(rows.len() / width, |part, out| {
-        out.copy_from_slice(&rows[part.start * width..part.end * width]);
-    })
 }
 
 impl Writer {
@@ -332,28 +324,10 @@ impl Writer {
                 stage_values(column, values, spec, first, zeros, kernels)
             })?
         } else {
-            let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
-            let done = match spec.encoding {
-                Encoding::UInt8 => {
-                    let values = held::<u8>(values, spec, first, zeros, kernels)?;
-                    listed::code(lists, Values::UInt8(&values), kept_as, work)?
-                }
-                Encoding::Int8 => {
-                    let values = held::<i8>(values, spec, first, zeros, kernels)?;
-                    listed::code(lists, Values::Int8(&values), kept_as, work)?
-                }
-                _ => {
-                    each_kind!(values, Values, values => {
-                        check_numbers(kernels, "vectors", values, spec.dim, first, metric)?;
-                    });
-                    listed::code(lists, values, kept_as, work)?
-                }
-            };
+            let code = |values: Values<'_>| listed::code(lists, values, kept_as, work);
+            let done = of_checked(values, spec, first, zeros, kernels, code)?;
             let VectorsWriter::UInt8(column) = &mut self.vectors else { unreachable!("codes are bytes") };
-            let width = lists.kept_bytes();
-            let ranges = column.stage(done.kept.len() / width, |part, out| {
-                out.copy_from_slice(&done.kept[part.start * width..part.end * width]);
-            })?;
+            let ranges = column.append(&done.kept)?;
             coded = Some(done);
             ranges
         };
@@ -386,27 +360,11 @@ impl Writer {
             })?;
             (graphed::code(codes, values, work)?, ranges)
         } else {
-            let coded = match spec.encoding {
-                Encoding::UInt8 => {
-                    let values = held::<u8>(values, spec, first, zeros, kernels)?;
-                    graphed::code(codes, Values::UInt8(&values), work)?
-                }
-                Encoding::Int8 => {
-                    let values = held::<i8>(values, spec, first, zeros, kernels)?;
-                    graphed::code(codes, Values::Int8(&values), work)?
-                }
-                _ => {
-                    let metric =
-                        if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
-                    each_kind!(values, Values, values => {
-                        check_numbers(kernels, "vectors", values, spec.dim, first, metric)?;
-                    });
-                    graphed::code(codes, values, work)?
-                }
-            };
+            let code = |values: Values<'_>| graphed::code(codes, values, work);
+            let coded = of_checked(values, spec, first, zeros, kernels, code)?;
             let VectorsWriter::UInt8(column) = &mut self.vectors else { unreachable!("codes are bytes") };
             let kept = if spec.kept_as() == KeptAs::Place { &coded.codes } else { &coded.kept };
-            let ranges = stage_side(column, kept)?;
+            let ranges = column.append(kept)?;
             (coded, ranges)
         };
         if ranges.iter().any(|range| range.end as usize > graph::MOST_ROWS) {
@@ -854,11 +812,29 @@ fn stage_values<T: Kind>(
     zeros: Zeros,
     kernels: &Kernels,
 ) -> Result<Vec<Range<Row>>> {
-    let width = spec.width();
-    let values = held::<T>(values, spec, first, zeros, kernels)?;
-    column.stage(values.len() / width, |part, out| {
-        out.copy_from_slice(&values[part.start * width..part.end * width]);
-    })
+    column.append(&held::<T>(values, spec, first, zeros, kernels)?)
+}
+
+/// What `code` makes of vectors of which only codes are kept, after checking them; integers come to it as these.
+fn of_checked<R>(
+    values: Values<'_>,
+    spec: &Spec,
+    first: usize,
+    zeros: Zeros,
+    kernels: &Kernels,
+    code: impl FnOnce(Values<'_>) -> Result<R>,
+) -> Result<R> {
+    match spec.encoding {
+        Encoding::UInt8 => code(Values::UInt8(&held::<u8>(values, spec, first, zeros, kernels)?)),
+        Encoding::Int8 => code(Values::Int8(&held::<i8>(values, spec, first, zeros, kernels)?)),
+        _ => {
+            let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
+            each_kind!(values, Values, values => {
+                check_numbers(kernels, "vectors", values, spec.dim, first, metric)?;
+            });
+            code(values)
+        }
+    }
 }
 
 /// Vectors as this type, after checking them; an error where it cannot hold them exactly enough.

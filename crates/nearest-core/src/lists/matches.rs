@@ -10,8 +10,8 @@ use nearest_kernels::PANEL_ROWS;
 
 use super::List;
 use super::pool::Estimate;
-use crate::column::{CHUNK_ROWS, Row};
-use crate::live::RowSet;
+use crate::column::Row;
+use crate::live::{RowSet, is_in};
 
 /// Best estimates that tell whether to go on: fewer are chance.
 pub const TELLING: usize = 32;
@@ -89,13 +89,6 @@ impl<'a> Matches<'a> {
     pub fn n_in(&self, lists: &[(f32, u32)]) -> u64 {
         lists.iter().map(|&(_, list)| self.n(list)).sum()
     }
-}
-
-/// Whether a row is in a set, given as the bits of its chunks.
-pub fn is_in(chunks: &[&[u64]], row: Row) -> bool {
-    let at = row as usize % CHUNK_ROWS;
-    let words = chunks.get(row as usize / CHUNK_ROWS);
-    words.and_then(|words| words.get(at / 64)).is_some_and(|word| word >> (at % 64) & 1 == 1)
 }
 
 /// Where a query of a filtered search was, and how far it is to go.

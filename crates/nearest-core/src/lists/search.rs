@@ -12,13 +12,13 @@ use nearest_kernels::{Hit, Kernels, PANEL_ROWS, PanelQueries};
 use super::Lists;
 use super::block::{Block, Panel};
 use super::coding::{self, CodedQueries, QueryCodes};
-use super::matches::{Matches, TELLING, Trail, is_in};
+use super::matches::{Matches, TELLING, Trail};
 use super::pool::{self, Estimate, Pool};
 use super::route::{self, Probes, Reach, Wanted};
 use crate::candidates::{Candidate, RowOrder, sort};
 use crate::column::Row;
 use crate::error::Result;
-use crate::live::RowSet;
+use crate::live::{RowSet, is_in};
 use crate::work::Work;
 
 /// Queries that meet on the lists at once, at most.
