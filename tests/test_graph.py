@@ -259,6 +259,22 @@ def test_merging_shards() -> None:
     assert share(first.search(queries, 10, effort=100).ids, nearest.knn(vectors, queries, 10).ids) > 0.9
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 9, 30, 200, 1023])
+def test_few_vectors_make_a_graph(n: int, metric: str) -> None:
+    vectors, queries = groups(max(1, n), 5, 1)[:n], groups(20, 5, 2)
+    for encoding in ("float32", "scalar4"):
+        index = nearest.build(vectors, structure=Graph(), metric=metric, encoding=encoding, progress=False)
+        found = index.search(queries, 10)
+        assert (found.counts == min(10, n)).all()
+        stats = index.stats()
+        assert (stats.get("n_waiting", 0), stats.get("unreachable", 0)) == (0, 0)
+        if encoding == "float32":
+            assert (
+                share(found.ids[:, : min(10, n)], nearest.knn(vectors, queries, 10, metric=metric).ids) >= 0.9 or n == 0
+            )
+
+
 # --- building --------------------------------------------------------------------------------------------------------
 
 

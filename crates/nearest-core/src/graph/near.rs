@@ -105,7 +105,11 @@ impl<'a> Around<'a> {
     /// The `k` rows near each, itself left out.
     pub fn each(&self, k: usize, work: &Work<'_>) -> Result<Near> {
         let mut rows = vec![NONE; self.rows.len() * k];
-        let mut places = rows.chunks_exact_mut(k.max(1));
+        if k == 0 {
+            // One row alone is near nobody.
+            return Ok(Near { k, rows });
+        }
+        let mut places = rows.chunks_exact_mut(k);
         for (first, part) in (0..).step_by(ROWS).zip(self.rows.chunks(ROWS)) {
             let values = self.vectors.read(part, work)?;
             let numbers: Vec<Row> = (first..first + part.len() as Row).collect();
