@@ -228,7 +228,7 @@ def read(file: bytes) -> dict[str, Any]:
 
 def read_graph(found: dict[str, np.ndarray]) -> dict[str, Any]:
     """The vectors of a graph, as far as the file says them, and its links."""
-    dim, _, encoding, structure, _, seed, _, rerank = (int(number) for number in found["spec"])
+    dim, metric, encoding, structure, _, seed, _, rerank = (int(number) for number in found["spec"])
     name, n = encoding_named(encoding)[0], len(found["vectors"])
     second = encoding_named(rerank - 1)[0] if rerank else None
     degree = structure >> 16 & 0xFFFF
@@ -248,17 +248,25 @@ def read_graph(found: dict[str, np.ndarray]) -> dict[str, Any]:
             reached[row] = True
             todo += links[row][is_there[row]].tolist()
     assert np.array_equal(np.flatnonzero(~reached), waiting)
-    rotation = None if name in ("int8", "uint8") else Rotation(dim, seed)
+    native = name in ("int8", "uint8") and METRICS[metric] not in ("cosine", "angular")
+    rotation = None if native else Rotation(dim, seed)
 
     def decoded(coder: Coder, codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
         u = np.array([coder.row(code) for code in codes], np.float64).reshape(n, dim)
         framed = scales[:, None] * (u - coder.zero)
         return (rotation.inverse(framed) if rotation else framed) + found["graph_centre"]
 
-    coder = Coder(encoding if name in ("int8", "uint8") or name not in RAW else 17, dim, None)
-    codes = found.get("graph_codes", found["vectors"])
-    scales = np.ones(n, np.float32) if name in ("int8", "uint8") else found["graph_terms"][:, 0]
-    walked = decoded(coder, codes, scales)
+    coder = Coder(encoding if native or name not in RAW else 17, dim, None)
+    codes, bits = found.get("graph_codes", found["vectors"]), int(found["graph"][4])
+    if bits == 4 and (native or name == "scalar8"):
+        # Upper halves come first.
+        half = -(-dim // 2)
+        upper, lower = (np.hstack([part & 15, part >> 4])[:, :dim] for part in (codes[:, :half], codes[:, half:]))
+        codes = upper << 4 | lower
+    walked = decoded(coder, codes, found["graph_scales"].astype(np.float32))
+    if native:
+        # They are what they are; only walks see them relative to the centre.
+        walked -= found["graph_centre"]
     out = {"links": [row[there] for row, there in zip(links, is_there, strict=True)], "coded": walked}
     if "graph_codes" not in found:
         return {**out, "vectors": walked}

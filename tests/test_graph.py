@@ -97,9 +97,9 @@ def test_properties(encoding: str, rerank: str | None) -> None:
     assert (stats["n_vectors"], stats["n_waiting"], stats["unreachable"]) == (4000, 0, 0)
     assert 4000 < stats["n_links"] <= 20 * 4000
     assert 1 < stats["n_hubs"] <= 256
-    # Links, terms, and the codes that walks compare unless these are the vectors.
+    # Links, scales, and the codes that walks compare unless these are the vectors.
     walked = {"scalar8": 0, "uint8": 0, "int8": 0}.get(encoding if rerank is None else "", 8)
-    assert 4000 * (80 + 8 + walked) <= stats["graph_bytes"] <= 1.2 * 4000 * (80 + 8 + walked) + 20_000
+    assert 4000 * (80 + 2 + walked) <= stats["graph_bytes"] <= 1.2 * 4000 * (80 + 2 + walked) + 20_000
     assert "graph_bytes" in index._repr_html_()
 
 
@@ -115,9 +115,10 @@ def test_what_an_index_says_of_itself() -> None:
     assert explained is not None
     assert (explained["exact"], explained["structure"], explained["recall"]) == (False, "Graph(24)", None)
     assert (explained["path"], explained["effort"]) == ("walk", 64)
-    assert 64 <= explained["n_followed"] <= explained["n_compared"] < 4000
-    assert 10 <= explained["n_reranked"] <= 64
-    assert explained["n_rounds"] > 20
+    # About 64, as many as are not much farther than the tenth.
+    assert 10 <= explained["n_followed"] <= explained["n_compared"] < 4000
+    assert 10 <= explained["n_reranked"] <= explained["n_compared"]
+    assert explained["n_rounds"] >= 10
     paths = {
         "scan": {"filter": index.ids[::10]},
         "walk": {"filter": index.ids[::2], "effort": 20},

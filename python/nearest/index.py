@@ -546,8 +546,8 @@ class Index:
             (`RecallWarning`) if the queries are unlike those it was measured on. An exact index gives 1 whatever is
             asked.
         effort : int, optional
-            `Lists`: how many lists are looked at. `Graph`: how many candidates a walk keeps, at least `k`. An exact
-            index takes none. Without it and `recall`, an index that was
+            `Lists`: how many lists are looked at. `Graph`: about how many candidates a walk keeps, at least `k`: more
+            where the nearest do not stand out, fewer where they do. An exact index takes none. Without it and `recall`, an index that was
             built for a recall aims at that one; another looks at the root of its number of lists.
         rerank_k : int, optional
             How many candidates are compared again, at least `k`; for short encodings with `rerank`, and for lists of

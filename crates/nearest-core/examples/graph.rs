@@ -89,7 +89,7 @@ fn main() {
     let bytes = empty.codes.width();
     let up_to = |n: usize| Codes {
         codes: Column::of(bytes, &coded.codes[..n * bytes], &allocator).expect("memory"),
-        terms: Column::of(2, &coded.terms[..n * 2], &allocator).expect("memory"),
+        scales: Column::of(1, &coded.scales[..n], &allocator).expect("memory"),
         ..empty.clone()
     };
     lap("codes");
@@ -112,7 +112,8 @@ fn main() {
         graph = waiting.linked(&read, &live, &RowSet::default(), &allocator, &work).expect("links");
     }
     lap("links of those that came later");
-    println!("{:8.2} s  in all; {} hubs", begin.elapsed().as_secs_f64(), graph.hubs.rows.len());
+    let (seconds, n_hubs) = (begin.elapsed().as_secs_f64(), graph.hubs.rows.len());
+    println!("{seconds:8.2} s  in all; {n_hubs} hubs, growth {:.4}", graph.growth);
     println!("{} rows cannot be reached", graph.n_unreachable(&RowSet::first(n)));
 
     for ef in settings.text("ef").split(',').map(|ef| ef.parse().expect("a number")) {
@@ -131,13 +132,12 @@ fn measure(data: &Data, graph: &Graph, kept: &[u8], ef: usize, settings: &Settin
         let begin = Instant::now();
         for values in data.queries.chunks_exact(data.dim) {
             searcher.prepare(values, &mut scratch);
-            steps.push(searcher.nearest(ef, &[], &mut scratch));
+            steps.push(searcher.nearest(ef, Some(K), &[], &mut scratch));
             let best = scratch.found().iter().map(|&entry| pool::row(entry));
+            let best = best.take(settings.count("rerank")).collect();
             found.push(match &graph.codes.second {
-                None => best.take(K).collect(),
-                Some(second) => {
-                    again(second, scratch.codes(), kept, best.take(settings.count("rerank")).collect())
-                }
+                None => as_they_are(graph, values, best),
+                Some(second) => again(second, scratch.codes(), kept, best),
             });
         }
         seconds = seconds.min(begin.elapsed().as_secs_f64());
@@ -153,6 +153,20 @@ fn measure(data: &Data, graph: &Graph, kept: &[u8], ef: usize, settings: &Settin
         mean(|steps| steps.n_followed),
         mean(|steps| steps.n_distances),
     );
+}
+
+/// The nearest of some rows of uint8.
+fn as_they_are(graph: &Graph, query: &[f32], rows: Vec<Row>) -> Vec<Row> {
+    let codes = &graph.codes.codes;
+    rows.iter().for_each(|&row| nearest_kernels::prefetch(codes.row(row)));
+    let mut bytes = vec![0u8; query.len()];
+    let mut distance = |row: Row| {
+        graph.codes.bytes_of(codes.row(row), &mut bytes);
+        Kernels::best().canonical_sqeuclidean(query, &bytes[..])
+    };
+    let mut compared: Vec<(f64, Row)> = rows.into_iter().map(|row| (distance(row), row)).collect();
+    compared.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    compared.into_iter().take(K).map(|compared| compared.1).collect()
 }
 
 /// The nearest of some rows by their codes of 8 bits.

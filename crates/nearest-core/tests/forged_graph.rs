@@ -124,12 +124,13 @@ fn links_that_lead_nowhere() {
 }
 
 #[test]
-fn terms_and_codes_of_any_kind() {
+fn scales_and_codes_of_any_kind() {
     for (name, index) in samples() {
         let all = parts(&bytes_of(&index.snapshot()));
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -1.0, 0.0] {
-            let wrong = changed(&all, "graph_terms", |part| {
-                (0..part.data.len() / 4).step_by(3).for_each(|at| put(part, 4 * at, value.to_le_bytes()));
+            let wrong = changed(&all, "graph_scales", |part| {
+                let bytes = half::bf16::from_f32(value).to_le_bytes();
+                (0..part.data.len() / 2).step_by(3).for_each(|at| put(part, 2 * at, bytes));
             });
             let bytes = built(&wrong);
             use_them(&bytes);

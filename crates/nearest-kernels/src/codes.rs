@@ -3,6 +3,11 @@
 //! A row of 8 bits has a byte a component. A row of 4 bits has `w = ⌈dim / 2⌉` bytes, of which byte `k` holds component `k`
 //! in its lower half and component `k + w` in its upper one (as the codes of `scalar4` lie). The query is laid out once, in
 //! blocks of 64 bytes that lie as the components of 64 bytes of a row do, and filled up with zeros.
+//!
+//! What a row stands for is relative to the middle of its levels `u`: `2 u − 15` of 4 bits, `u − 128` of 8. So that a distance
+//! needs nothing that lies elsewhere, the squares of that are summed too.
+
+use std::ops::Add;
 
 /// Bytes of a block.
 const BLOCK: usize = 64;
@@ -56,23 +61,65 @@ impl CodeQuery {
     }
 }
 
-/// `Σ query · level` of each row, exactly.
-pub(crate) fn portable(bits: u32, query: &[[i8; BLOCK]], row_bytes: usize, rows: &[&[u8]], out: &mut [i32]) {
+/// Sums over the levels of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeSums {
+    /// `Σ query · u`.
+    pub products: i32,
+    /// 4 bits: `Σ u (u − 15)`; 8 bits: `Σ u (u − 256)`.
+    pub squares: i32,
+}
+
+impl CodeSums {
+    /// `Σ (2 u − 15)²` or `Σ (u − 128)²` of a row of so many components.
+    pub fn squares(self, bits: u32, dim: usize) -> i32 {
+        if bits == 4 { 4 * self.squares + 225 * dim as i32 } else { self.squares + (1 << 14) * dim as i32 }
+    }
+
+    /// `Σ query · (2 u − 15)` or `Σ query · (u − 128)`, with what the query sums up to.
+    pub fn products(self, bits: u32, sum: i32) -> i32 {
+        if bits == 4 { 2 * self.products - 15 * sum } else { self.products - 128 * sum }
+    }
+}
+
+impl Add for CodeSums {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { products: self.products + other.products, squares: self.squares + other.squares }
+    }
+}
+
+/// Sums of each row, exactly.
+pub(crate) fn portable(
+    bits: u32,
+    query: &[[i8; BLOCK]],
+    row_bytes: usize,
+    rows: &[&[u8]],
+    out: &mut [CodeSums],
+) {
     for (row, out) in rows.iter().zip(out) {
         let blocks = row[..row_bytes].chunks(BLOCK);
+        let none = CodeSums::default();
         *out = if bits == 8 {
-            blocks.zip(query).map(|(row, query)| products(row, query, |byte| byte)).sum()
+            blocks.zip(query).map(|(row, query)| sums(row, query, 256, |byte| byte)).fold(none, Add::add)
         } else {
             let pairs = query.as_chunks::<2>().0;
             let both = |row: &[u8], [low, high]: &[[i8; BLOCK]; 2]| {
-                products(row, low, |byte| byte & 15) + products(row, high, |byte| byte >> 4)
+                sums(row, low, 15, |byte| byte & 15) + sums(row, high, 15, |byte| byte >> 4)
             };
-            blocks.zip(pairs).map(|(row, pair)| both(row, pair)).sum()
+            blocks.zip(pairs).map(|(row, pair)| both(row, pair)).fold(none, Add::add)
         };
     }
 }
 
 #[inline(always)]
-fn products(row: &[u8], query: &[i8; BLOCK], level: impl Fn(u8) -> u8) -> i32 {
-    row.iter().zip(query).map(|(&byte, &q)| i32::from(level(byte)) * i32::from(q)).sum()
+fn sums(row: &[u8], query: &[i8; BLOCK], twice_zero: i32, level: impl Fn(u8) -> u8) -> CodeSums {
+    let mut sums = CodeSums::default();
+    for (&byte, &q) in row.iter().zip(query) {
+        let level = i32::from(level(byte));
+        sums.products += level * i32::from(q);
+        sums.squares += level * (level - twice_zero);
+    }
+    sums
 }

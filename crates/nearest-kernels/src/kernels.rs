@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use crate::MAX_DIM;
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
-use crate::codes::{self, CodeQuery};
+use crate::codes::{self, CodeQuery, CodeSums};
 use crate::element::Element;
 use crate::grid::{self, GridCode};
 use crate::panel::{Hit, PANEL_ROWS, PanelQueries, PanelRows, panel_depth};
@@ -63,8 +63,8 @@ pub(crate) type UpdateRow =
 pub(crate) type DecodeRow =
     unsafe fn(panel: &[u8], row: usize, zero: i32, scale: f32, offset: &[f32], out: &mut [f32]);
 
-pub(crate) type CodeSums =
-    unsafe fn(bits: u32, query: &[[i8; 64]], row_bytes: usize, rows: &[&[u8]], out: &mut [i32]);
+pub(crate) type SumCodes =
+    unsafe fn(bits: u32, query: &[[i8; 64]], row_bytes: usize, rows: &[&[u8]], out: &mut [CodeSums]);
 
 /// The kernels of one type of element.
 pub struct ElementTable<T: Element> {
@@ -91,7 +91,7 @@ pub struct Kernels {
     pub(crate) u8: ElementTable<u8>,
     pub(crate) hamming: OneToMany<u8, u8, u32>,
     pub(crate) common_bits: OneToMany<u8, u8, u32>,
-    pub(crate) code_sums: CodeSums,
+    pub(crate) code_sums: SumCodes,
     pub(crate) tile_i8: Tile<u8, i8, i32>,
     pub(crate) tile_f32: Tile<f32, f32, f32>,
     pub(crate) estimates_i8: Estimates<u8, i8>,
@@ -304,12 +304,12 @@ impl Kernels {
         unsafe { (self.common_bits)(query, rows, out) }
     }
 
-    /// `Σ query · level` of each row of codes, exactly.
+    /// Sums over the levels of each row of codes, exactly.
     ///
     /// # Panics
     /// Unless `rows` are `out.len()` rows of [`CodeQuery::row_bytes`], at most [`MAX_DIM`].
     #[track_caller]
-    pub fn code_sums(&self, query: &CodeQuery, rows: &[&[u8]], out: &mut [i32]) {
+    pub fn code_sums(&self, query: &CodeQuery, rows: &[&[u8]], out: &mut [CodeSums]) {
         let row_bytes = query.row_bytes();
         check_dim(row_bytes);
         Rows::Scattered(rows).check(row_bytes, out.len());

@@ -51,7 +51,7 @@ mod words;
 mod x86_64;
 
 pub use centroids::{Nearest, PanelCentroids, PanelPoints};
-pub use codes::CodeQuery;
+pub use codes::{CodeQuery, CodeSums};
 pub use element::Element;
 pub use grid::GridCode;
 pub use kernels::Kernels;

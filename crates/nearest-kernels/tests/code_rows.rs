@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Random, levels};
-use nearest_kernels::{CodeQuery, Kernels};
+use nearest_kernels::{CodeQuery, CodeSums, Kernels};
 
 /// The components of a row of codes.
 fn components(bits: u32, row: &[u8], dim: usize) -> Vec<i64> {
@@ -23,12 +23,19 @@ fn check(kernels: &Kernels, bits: u32, codes: &[i8], rows: &[&[u8]]) {
     query.set(12 - bits, &[7; 300]);
     query.set(bits, codes);
     assert_eq!(query.sum(), codes.iter().map(|&code| i32::from(code)).sum());
-    let mut out = vec![i32::MIN; rows.len()];
+    let mut out = vec![CodeSums { products: i32::MIN, squares: i32::MIN }; rows.len()];
     kernels.code_sums(&query, rows, &mut out);
-    for (row, sum) in rows.iter().zip(out) {
+    let level = |u: i64| if bits == 4 { 2 * u - 15 } else { u - 128 };
+    for (row, sums) in rows.iter().zip(out) {
         let row = components(bits, row, codes.len());
-        let expected: i64 = codes.iter().zip(row).map(|(&q, x)| i64::from(q) * x).sum();
-        assert_eq!(i64::from(sum), expected, "{kernels:?}, {bits} bits, {} components", codes.len());
+        let about = format!("{kernels:?}, {bits} bits, {} components", codes.len());
+        let expected: i64 = codes.iter().zip(&row).map(|(&q, x)| i64::from(q) * x).sum();
+        assert_eq!(i64::from(sums.products), expected, "{about}");
+        let expected: i64 = codes.iter().zip(&row).map(|(&q, &x)| i64::from(q) * level(x)).sum();
+        assert_eq!(i64::from(sums.products(bits, query.sum())), expected, "{about}");
+        let expected: i64 = row.iter().map(|&x| level(x).pow(2)).sum();
+        // Half a byte that is no component must be 0.
+        assert_eq!(i64::from(sums.squares(bits, codes.len())), expected, "{about}");
     }
 }
 
@@ -43,6 +50,14 @@ fn sums_are_exact() {
                 // Rows are not aligned, and end where memory may end.
                 let rows: Vec<Vec<u8>> =
                     (0..13).map(|_| (0..=row_bytes).map(|_| random.bits() as u8).collect()).collect();
+                let is_half = bits == 4 && dim % 2 == 1;
+                let rows: Vec<Vec<u8>> = rows
+                    .into_iter()
+                    .map(|mut row| {
+                        row[row_bytes] &= if is_half { 15 } else { 255 };
+                        row
+                    })
+                    .collect();
                 let rows: Vec<&[u8]> = rows.iter().map(|row| &row[1..]).collect();
                 for n in if dim > 300 { vec![0, 1, 13] } else { (0..=13).collect() } {
                     check(kernels, bits, &codes, &rows[..n]);
@@ -76,5 +91,5 @@ fn other_bits_are_refused() {
 fn rows_of_another_length_are_refused() {
     let mut query = CodeQuery::default();
     query.set(8, &[1, 2, 3, 4]);
-    Kernels::best().code_sums(&query, &[&[1, 2, 3]], &mut [0]);
+    Kernels::best().code_sums(&query, &[&[1, 2, 3]], &mut [CodeSums::default()]);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nearest_kernels::Kernels;
 
-use super::near::Around;
+use super::near::{Around, Near};
 use super::pairs::{self, Pairs};
 use super::prune::{self, Rule, nearest_first, prune};
 use super::reach::connect;
@@ -18,6 +18,8 @@ use crate::work::Work;
 
 /// Rows a task.
 const ROWS: usize = 256;
+/// Rows that are asked how distances grow.
+const GROWTH_ROWS: usize = 1024;
 /// Rows that chose a row among which it chooses again, at most.
 const INCOMING: usize = 64;
 
@@ -55,7 +57,8 @@ impl Graph {
         for (chosen, &row) in linked.iter().zip(&rows) {
             put(&mut flat, degree, row, chosen.iter().map(|link| rows[link.1 as usize]));
         }
-        let linked = Self { hubs_of: n, waiting: Arc::default(), n_linked: n, ..self.clone() };
+        let growth = growth(kernels, &pairs, &near);
+        let linked = Self { hubs_of: n, growth, waiting: Arc::default(), n_linked: n, ..self.clone() };
         let hubs = hubs::choose(&vectors, &rows, self.plan.seed, work)?;
         linked.finished(flat, hubs, &rows, allocator)
     }
@@ -75,6 +78,27 @@ impl Graph {
         };
         Self { hubs, ..self }.with_links(&flat, allocator)
     }
+}
+
+/// How squared distances grow with the number of rows within them, of a sample: [`Graph::growth`].
+fn growth(kernels: &Kernels, pairs: &Pairs<'_>, near: &Near) -> f32 {
+    let (mut scratch, mut distances) = (pairs::Scratch::default(), Vec::new());
+    let (mut sum, mut n) = (0.0, 0);
+    for row in (0..pairs.len()).step_by(pairs.len().div_ceil(GROWTH_ROWS).max(1)) {
+        let around: Vec<Row> = near.of(row).collect();
+        // The very nearest may be copies, and say little.
+        let (first, last) = (around.len() / 4, around.len());
+        if first == 0 {
+            continue;
+        }
+        let ends = [around[first - 1], around[last - 1]];
+        pairs.distances(kernels, row as Row, &ends, &mut scratch, &mut distances);
+        if distances[0] > 0.0 && distances[1] >= distances[0] && distances[1].is_finite() {
+            sum += f64::from(distances[1] / distances[0]).ln() / (last as f64 / first as f64).ln();
+            n += 1;
+        }
+    }
+    if pairs.is_product() { 0.0 } else { (sum / f64::from(n.max(1))) as f32 }
 }
 
 /// Buffers of one worker.

@@ -1,23 +1,38 @@
 //! Rows as short codes that lie where their numbers say, and queries made ready for them.
 //!
-//! As in lists (`lists/coding.rs`), the nearer a row the higher its score `S = s (t Σ v (u − z) + bias / s)`; all rows are
-//! coded relative to the centre of the frame. A walk sorts by `−S`.
+//! In the frame a row stands for `x̂ = scale · unit · levels`: levels are `2 u − 15` of half bytes and `u − 128` of bytes, the
+//! scale is the row's, the unit that of all. A walk sorts by `‖q̂ − x̂‖² / 2 − ‖q̂‖² / 2`, or by `−q̂·x̂` under inner products,
+//! which is what the scores of lists are below 0 (`lists/coding.rs`). All of it comes from the code and two bytes of scale:
+//! what else a row had, lying elsewhere, would be one more line of memory for each distance.
+//!
+//! | codes | what lies in a row | levels that walks read |
+//! |---|---|---|
+//! | `scalar4` | half bytes | all |
+//! | bytes (`scalar8`, integers) | upper halves, then lower halves | the upper halves, each 8 units |
+//! | integers that upper halves tell too little of | bytes | bytes |
+//!
+//! Integers are kept as they are; they have a scale of 1, and are relative to the middle of what they can be.
 
 use std::sync::Arc;
 
-use nearest_kernels::{CodeQuery, Kernels, Rows, prefetch};
+use half::bf16;
+use nearest_kernels::{CodeQuery, CodeSums, Kernels, prefetch};
 
 use crate::coder::ShortEncoding;
 use crate::column::{CHUNK_ROWS, Column, Row};
 use crate::error::{Error, Result};
 use crate::kmeans::Points;
-use crate::lists::{self, Codec, CodedQueries, Coding, CodingScratch, Second};
+use crate::lists::{self, Codec, CodedQueries, Coding, CodingScratch, Frame, Loss, Second};
+use crate::metric::Metric;
 use crate::work::Work;
 
-/// Terms of a row: its scale and its bias.
-pub const N_TERMS: usize = 2;
 /// Rows coded by one task.
 const ROWS: usize = 128;
+/// Rows that are looked at to see what upper halves tell, and how many are compared with all of them.
+const SPLIT_ROWS: usize = 4096;
+const COMPARED_ROWS: usize = 64;
+/// Upper halves are enough to walk by if they blur squared distances of near rows by no more than this part.
+const MOST_BLURRED: f64 = 0.06;
 
 /// Rows of a column, found without looking into it.
 #[derive(Debug)]
@@ -45,17 +60,19 @@ impl<'a, T: bytemuck::Pod> Chunks<'a, T> {
     }
 }
 
-/// Rows of one version: codes and terms.
+/// Rows of one version: codes and scales.
 #[derive(Clone, Debug)]
 pub struct Codes {
     /// How they are coded.
     pub coding: Arc<Coding>,
     /// How they are coded a second time, to be compared again.
     pub second: Option<Arc<Second>>,
+    /// Bits a component that walks read: 4 or 8.
+    pub bits: u32,
     /// The codes.
     pub codes: Column<u8>,
-    /// Scale and bias of each.
-    pub terms: Column<f32>,
+    /// What a unit is worth, of each.
+    pub scales: Column<bf16>,
 }
 
 /// Rows that were coded.
@@ -63,8 +80,8 @@ pub struct Codes {
 pub struct Coded {
     /// Codes, side by side.
     pub codes: Vec<u8>,
-    /// Scale and bias of each.
-    pub terms: Vec<f32>,
+    /// Scale of each.
+    pub scales: Vec<bf16>,
     /// Second codes, if there are any.
     pub kept: Vec<u8>,
 }
@@ -73,27 +90,114 @@ impl Coded {
     /// Takes over others, which come after these.
     pub fn append(&mut self, other: Coded) {
         self.codes.extend(other.codes);
-        self.terms.extend(other.terms);
+        self.scales.extend(other.scales);
         self.kept.extend(other.kept);
     }
+}
+
+/// Bytes of half a component each.
+fn half_bytes(dim: usize) -> usize {
+    dim.div_ceil(2)
 }
 
 impl Codes {
     /// No rows yet; trained on a sample.
     pub fn train<P: Points>(sample: &P, plan: &lists::Plan, work: &Work<'_>) -> Result<Self> {
         let trained = lists::train(sample, &lists::Plan { n_lists: 1, spill: 0.0, ..*plan }, work)?;
-        Ok(Self::new(trained.coding, trained.second))
+        let codes = Self::new(trained.coding, trained.second, 4);
+        if codes.is_half() { Ok(codes) } else { codes.split(sample) }
     }
 
     /// No rows yet.
-    pub fn new(coding: Arc<Coding>, second: Option<Arc<Second>>) -> Self {
-        let (codes, terms) = (Column::new(coding.code_bytes(), CHUNK_ROWS), Column::new(N_TERMS, CHUNK_ROWS));
-        Self { coding, second, codes, terms }
+    pub fn new(coding: Arc<Coding>, second: Option<Arc<Second>>, bits: u32) -> Self {
+        let dim = coding.dim();
+        let is_half = matches!(coding.codec(), Codec::Short(coder) if !coder.is_identity());
+        let width = match (is_half, bits) {
+            (true, _) => half_bytes(dim),
+            (false, 4) => 2 * half_bytes(dim),
+            (false, _) => dim,
+        };
+        let (codes, scales) = (Column::new(width, CHUNK_ROWS), Column::new(1, CHUNK_ROWS));
+        Self { coding, second, bits, codes, scales }
     }
 
     /// The same without rows.
     pub fn without_rows(&self) -> Self {
-        Self::new(self.coding.clone(), self.second.clone())
+        Self::new(self.coding.clone(), self.second.clone(), self.bits)
+    }
+
+    /// Codes of bytes, of which walks read the upper halves if these tell enough of rows like those of a sample.
+    fn split<P: Points>(self, sample: &P) -> Result<Self> {
+        let kernels = Kernels::best();
+        let (dim, step) = (self.coding.dim(), sample.len().div_ceil(SPLIT_ROWS).max(1));
+        let halves = self.with_bits(4, Loss::default())?;
+        let mut worker = Worker::default();
+        let (mut row, mut half) = (vec![0.0; dim], vec![0.0; dim]);
+        let mut framed = Vec::new();
+        let mut lost = 0.0;
+        for i in (0..sample.len()).step_by(step) {
+            sample.read(i..i + 1, &mut row);
+            worker.values.clone_from(&row);
+            let coded = halves.code_part(&mut worker);
+            halves.decode_walked(&coded.codes, coded.scales[0], &mut half);
+            lost += kernels.canonical_sqeuclidean(&worker.framed, &half);
+            framed.extend_from_slice(&worker.framed);
+        }
+        let n = (framed.len() / dim).max(1);
+        let lost = lost / n as f64;
+        let spread = (kernels.canonical_squared_norm(&framed[..]) / n as f64).sqrt() as f32;
+        // Copies are at no distance from each other, and nothing blurs that.
+        let nearest = |one: &[f32]| {
+            let distances = framed.chunks_exact(dim).map(|other| kernels.canonical_sqeuclidean(one, other));
+            distances.filter(|&distance| distance > 0.0).fold(f64::INFINITY, f64::min)
+        };
+        let some = framed.chunks_exact(dim).step_by(n.div_ceil(COMPARED_ROWS));
+        let mut near: Vec<f64> = some.map(nearest).collect();
+        near.sort_unstable_by(f64::total_cmp);
+        let near = near.get(near.len() / 2).copied().unwrap_or(f64::INFINITY);
+        // ‖q − x − e‖² is off by 2 (q − x)·e, where e is as likely to go one way as another.
+        let blurred = 2.0 * (lost / dim as f64).sqrt();
+        if blurred <= MOST_BLURRED * near.sqrt() {
+            self.with_bits(4, Loss { error: lost.sqrt() as f32, spread })
+        } else {
+            self.with_bits(8, Loss { error: self.coding.loss().error, spread })
+        }
+    }
+
+    /// The same without rows, read so by walks.
+    fn with_bits(&self, bits: u32, loss: Loss) -> Result<Self> {
+        let coding = &self.coding;
+        let (codec, metric) = (coding.codec().clone(), coding.frame().metric());
+        let frame = match native_centre(&codec, bits) {
+            Some(centre) => Frame::new(Kernels::best(), metric, vec![centre; coding.dim()], None),
+            None => coding.frame().clone(),
+        };
+        Ok(Self::new(Arc::new(Coding::new(frame, codec, loss)), self.second.clone(), bits))
+    }
+
+    /// Whether all there is of a row are half bytes.
+    fn is_half(&self) -> bool {
+        matches!(self.coding.codec(), Codec::Short(coder) if !coder.is_identity())
+    }
+
+    /// Whether upper halves of bytes lie before lower ones.
+    fn is_split(&self) -> bool {
+        !self.is_half() && self.bits == 4
+    }
+
+    /// Bytes of a row that walks read.
+    fn walked_bytes(&self) -> usize {
+        if self.bits == 4 { half_bytes(self.coding.dim()) } else { self.coding.dim() }
+    }
+
+    /// What a level is worth, of those that walks read, in units of the row's scale.
+    pub fn unit(&self) -> f32 {
+        if self.is_split() { 8.0 } else { 1.0 }
+    }
+
+    /// Whether rows differ in scale.
+    pub fn is_scaled(&self) -> bool {
+        matches!(self.coding.codec(), Codec::Short(_))
     }
 
     /// Bytes that are kept of a row beside, where vectors are not kept as they are: its second code, or else its code.
@@ -124,26 +228,35 @@ impl Codes {
     fn code_part(&self, worker: &mut Worker) -> Coded {
         let kernels = Kernels::best();
         let (coding, dim) = (&self.coding, self.coding.dim());
-        let Worker { values, framed, spare, zeros, bytes, scratch } = worker;
+        let Worker { values, framed, spare, bytes, scratch } = worker;
         framed.resize(dim, 0.0);
-        zeros.resize(dim, 0.0);
         let mut coded = Coded::default();
         for row in values.chunks_exact(dim) {
             coding.frame().row(kernels, row, spare, framed);
             let at = coded.codes.len();
-            coded.codes.resize(at + coding.code_bytes(), 0);
+            coded.codes.resize(at + self.codes.width(), 0);
             let code = &mut coded.codes[at..];
-            let mut native = |byte: fn(f32) -> u8| {
-                bytes.clear();
-                bytes.extend(row.iter().map(|&x| byte(x)));
-                coding.encode_native(kernels, bytes, 0, code)
+            bytes.resize(dim, 0);
+            let scale = match coding.codec() {
+                Codec::UInt8 => {
+                    bytes.iter_mut().zip(row).for_each(|(byte, &x)| *byte = x as u8);
+                    1.0
+                }
+                Codec::Int8 => {
+                    bytes.iter_mut().zip(row).for_each(|(byte, &x)| *byte = x as i8 as u8 ^ 0x80);
+                    1.0
+                }
+                Codec::Short(coder) if self.is_half() => {
+                    coder.encode(kernels, framed, code, &mut scratch.coder).scale
+                }
+                Codec::Short(coder) => coder.encode(kernels, framed, bytes, &mut scratch.coder).scale,
             };
-            let term = match coding.codec() {
-                Codec::UInt8 => native(|x| x as u8),
-                Codec::Int8 => native(|x| x as i8 as u8),
-                Codec::Short(_) => coding.encode(kernels, framed, zeros, 0, code, scratch),
-            };
-            coded.terms.extend([term.scale, term.bias]);
+            match (self.is_half(), self.bits) {
+                (true, _) => {}
+                (false, 4) => split(bytes, code),
+                (false, _) => code.copy_from_slice(bytes),
+            }
+            coded.scales.push(bf16::from_f32(scale));
             if let Some(second) = &self.second {
                 second.keep(kernels, framed, &mut coded.kept, scratch);
             }
@@ -151,23 +264,74 @@ impl Codes {
         coded
     }
 
+    /// The bytes of a code, in the order of components.
+    pub fn bytes_of(&self, code: &[u8], out: &mut [u8]) {
+        if self.is_split() { join(code, out) } else { out.copy_from_slice(code) }
+    }
+
     /// What a row stands for as far as its code tells, in the frame.
     pub fn decode(&self, row: Row, out: &mut [f32]) {
-        let code = self.codes.row(row);
+        let (code, scale) = (self.codes.row(row), self.scales.row(row)[0].to_f32());
+        if let (Codec::Short(coder), true) = (self.coding.codec(), self.is_half()) {
+            return coder.decode(code, scale, out);
+        }
+        let mut bytes = vec![0; self.coding.dim()];
+        self.bytes_of(code, &mut bytes);
         match self.coding.codec() {
-            Codec::UInt8 => out.iter_mut().zip(code).for_each(|(out, &u)| *out = f32::from(u)),
-            Codec::Int8 => out.iter_mut().zip(code).for_each(|(out, &u)| *out = f32::from((u ^ 0x80) as i8)),
-            Codec::Short(coder) => coder.decode(code, self.terms.row(row)[0], out),
+            Codec::Short(coder) => coder.decode(&bytes, scale, out),
+            codec => {
+                let middle = native_centre(codec, self.bits).expect("integers");
+                let zero = if *codec == Codec::Int8 { 128.0 } else { 0.0 } + middle;
+                out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = f32::from(byte) - zero);
+            }
         }
     }
 
-    /// Bits a component.
-    pub fn bits(&self) -> u32 {
-        match self.coding.codec() {
-            Codec::UInt8 | Codec::Int8 => 8,
-            Codec::Short(coder) if coder.is_identity() => 8,
-            Codec::Short(_) => 4,
+    /// What a row stands for as far as walks see, in the frame.
+    fn decode_walked(&self, code: &[u8], scale: bf16, out: &mut [f32]) {
+        let unit = self.unit() * scale.to_f32();
+        let n = self.walked_bytes();
+        for (i, out) in out.iter_mut().enumerate() {
+            let level = match self.bits {
+                4 if i < n => 2 * i32::from(code[i] & 15) - 15,
+                4 => 2 * i32::from(code[i - n] >> 4) - 15,
+                _ => i32::from(code[i]) - 128,
+            };
+            *out = unit * level as f32;
         }
+    }
+}
+
+/// What integers are relative to, by their codec and the bits that walks read.
+fn native_centre(codec: &Codec, bits: u32) -> Option<f32> {
+    // In the middle of a half byte's values there is none of them.
+    let below = if bits == 4 { 0.5 } else { 0.0 };
+    match codec {
+        Codec::UInt8 => Some(128.0 - below),
+        Codec::Int8 => Some(-below),
+        Codec::Short(_) => None,
+    }
+}
+
+/// Upper halves of bytes, packed as `scalar4` packs half bytes, then lower ones.
+fn split(bytes: &[u8], code: &mut [u8]) {
+    let (upper, lower) = code.split_at_mut(bytes.len().div_ceil(2));
+    let (first, last) = bytes.split_at(upper.len());
+    for (i, (upper, lower)) in upper.iter_mut().zip(lower).enumerate() {
+        let (a, b) = (first[i], last.get(i).copied().unwrap_or_default());
+        (*upper, *lower) = (a >> 4 | b & 0xf0, a & 15 | b << 4);
+    }
+}
+
+/// The bytes whose halves were split.
+fn join(code: &[u8], bytes: &mut [u8]) {
+    let (upper, lower) = code.split_at(bytes.len().div_ceil(2));
+    let (first, last) = bytes.split_at_mut(upper.len());
+    for ((byte, upper), lower) in first.iter_mut().zip(upper).zip(lower) {
+        *byte = upper << 4 | lower & 15;
+    }
+    for ((byte, upper), lower) in last.iter_mut().zip(upper).zip(lower) {
+        *byte = upper & 0xf0 | lower >> 4;
     }
 }
 
@@ -188,7 +352,6 @@ struct Worker {
     values: Vec<f32>,
     framed: Vec<f32>,
     spare: Vec<f32>,
-    zeros: Vec<f32>,
     bytes: Vec<u8>,
     scratch: CodingScratch,
 }
@@ -196,70 +359,86 @@ struct Worker {
 /// A query made ready.
 #[derive(Debug, Default)]
 pub struct Query {
-    /// The query itself, where rows are integers that it can be compared with.
-    bytes: Vec<u8>,
     codes: CodeQuery,
-    /// What sums start from.
-    start: i32,
-    /// By how much sums are shifted.
-    shift: u32,
-    /// What one unit of the sums is worth, and of the biases.
-    unit: f32,
-    bias_unit: f32,
-    /// Whether rows are compared with `bytes`.
-    is_native: bool,
+    /// A distance is `−scale · (product · Σ query · u + start) + scale² · (square · Σ u (u − …) + squares)`, with the sums of
+    /// [`CodeSums`].
+    product: f32,
+    start: f32,
+    square: f32,
+    squares: f32,
+    /// Whether rows have scales other than 1.
+    is_scaled: bool,
+    /// Whether distances are inner products.
+    is_product: bool,
+    /// `‖q̂‖²`.
+    squared: f32,
+    /// By how much a distance may be off: at a distance of 1, or of all rows under inner products; and whatever the distance.
+    error: f32,
+    coarse: f32,
 }
 
 impl Query {
-    /// Takes over the one query that was coded for rows of so many bits.
-    pub fn set(&mut self, bits: u32, dim: usize, coded: &CodedQueries) {
-        self.codes.set(bits, &coded.codes[..dim]);
-        self.start = coded.start[0];
-        self.shift = u32::from(bits < 8);
-        self.unit = coded.unit[0];
-        self.bias_unit = coded.unit[0] * coded.weight[0];
-        self.is_native = false;
+    /// Takes over the one query that was coded relative to the centre, for such rows.
+    pub fn set(&mut self, codes: &Codes, framed: &[f32], coded: &CodedQueries) {
+        let (coding, dim, unit) = (&codes.coding, codes.coding.dim(), coded.unit[0]);
+        self.codes.set(codes.bits, &coded.codes[..dim]);
+        // Sums started from −128 Σ v.
+        let sum = coded.start[0] / -128;
+        let none = CodeSums::default();
+        let one = CodeSums { products: 1, squares: 1 };
+        let of_levels = |sums: CodeSums| sums.products(codes.bits, sum) as f32;
+        let level = codes.unit();
+        self.start = unit * level * of_levels(none);
+        self.product = unit * level * (of_levels(one) - of_levels(none));
+        self.is_product = coding.frame().metric() == Metric::InnerProduct;
+        let half = if self.is_product { 0.0 } else { level * level / 2.0 };
+        self.squares = half * none.squares(codes.bits, dim) as f32;
+        self.square = half * (one.squares(codes.bits, 0) as f32);
+        self.is_scaled = codes.is_scaled();
+        self.squared = framed.iter().map(|x| x * x).sum();
+        let loss = coding.loss();
+        self.error = 3.0 * loss.error / (dim as f32).sqrt();
+        // A component of the query is off by √1/12 of a unit.
+        self.coarse = 3.0 * 0.29 * unit * loss.spread;
     }
 
-    /// Takes over a query of whole numbers, to be compared with rows of uint8 as they are: their squared distances are exact,
-    /// and need no terms.
-    pub fn set_integers(&mut self, values: &[f32]) {
-        self.bytes.clear();
-        self.bytes.extend(values.iter().map(|&value| value as u8));
-        self.is_native = true;
+    /// `‖q̂‖²`, where twice a distance and this are a squared distance.
+    pub fn squared(&self) -> Option<f32> {
+        (!self.is_product).then_some(self.squared)
     }
 
-    /// Whether it is compared with rows of uint8 as they are.
-    pub fn is_native(&self) -> bool {
-        self.is_native
+    /// By how much a distance like this one is rarely off: thrice what coding usually costs. What rows lose meets only where they
+    /// are from the query, or all of the query under inner products.
+    pub fn margin(&self, distance: f32) -> f32 {
+        let squared = if self.is_product { self.squared } else { 2.0 * distance + self.squared };
+        self.error * squared.max(0.0).sqrt() + self.coarse
     }
 
-    /// Appends distances of rows with these codes and terms.
+    /// Leaves distances of rows with these codes and scales.
     #[inline(always)]
-    pub fn distances<'a>(
+    pub fn distances(
         &self,
         kernels: &Kernels,
         codes: &[&[u8]],
-        terms: impl Iterator<Item = &'a [f32]>,
-        sums: &mut Vec<i32>,
+        scales: impl Iterator<Item = f32>,
+        sums: &mut Vec<CodeSums>,
         out: &mut Vec<f32>,
     ) {
         sums.clear();
-        sums.resize(codes.len(), 0);
-        if self.is_native {
-            kernels.sqeuclidean::<u8>(&self.bytes, Rows::Scattered(codes), sums);
-            out.extend(sums.iter().map(|&sum| sum as f32));
-        } else {
-            kernels.code_sums(&self.codes, codes, sums);
-            out.extend(sums.iter().zip(terms).map(|(&sum, terms)| self.distance(sum, terms)));
-        }
+        sums.resize(codes.len(), CodeSums::default());
+        kernels.code_sums(&self.codes, codes, sums);
+        out.clear();
+        out.extend(sums.iter().zip(scales).map(|(&sums, scale)| self.distance(sums, scale)));
     }
 
-    /// The distance of a row with such a sum and terms.
+    /// The distance of a row with such sums and scale.
     #[inline(always)]
-    fn distance(&self, sum: i32, terms: &[f32]) -> f32 {
-        let sum = self.start + (sum << self.shift);
-        -(self.unit * terms[0] * sum as f32 + self.bias_unit * terms[1])
+    fn distance(&self, sums: CodeSums, scale: f32) -> f32 {
+        let product = self.product * sums.products as f32 + self.start;
+        let square = self.square * sums.squares as f32 + self.squares;
+        let distance = scale * (scale * square - product);
+        // What float32 cannot hold is far.
+        if distance < f32::INFINITY { distance } else { f32::INFINITY }
     }
 }
 
@@ -268,14 +447,16 @@ impl Query {
 pub struct Reader<'a> {
     kernels: &'static Kernels,
     codes: Chunks<'a, u8>,
-    terms: Chunks<'a, f32>,
+    /// Bytes of each that are read.
+    n_bytes: usize,
+    scales: Chunks<'a, bf16>,
 }
 
 /// Buffers for distances.
 #[derive(Debug, Default)]
 pub struct Buffers<'a> {
     codes: Vec<&'a [u8]>,
-    sums: Vec<i32>,
+    sums: Vec<CodeSums>,
     /// The distances of the rows that were looked at last.
     pub distances: Vec<f32>,
 }
@@ -283,21 +464,29 @@ pub struct Buffers<'a> {
 impl<'a> Reader<'a> {
     /// Reads codes.
     pub fn new(kernels: &'static Kernels, codes: &'a Codes) -> Self {
-        Self { kernels, codes: Chunks::new(&codes.codes), terms: Chunks::new(&codes.terms) }
+        let n_bytes = codes.walked_bytes();
+        Self { kernels, codes: Chunks::new(&codes.codes), n_bytes, scales: Chunks::new(&codes.scales) }
     }
 
-    /// Code and terms of a row.
-    pub fn row(&self, row: Row) -> (&'a [u8], &'a [f32]) {
-        (self.codes.row(row), self.terms.row(row))
+    /// What is read of a row.
+    #[inline(always)]
+    pub fn code(&self, row: Row) -> &'a [u8] {
+        &self.codes.row(row)[..self.n_bytes]
+    }
+
+    /// The scale of a row.
+    #[inline(always)]
+    pub fn scale(&self, row: Row) -> f32 {
+        self.scales.row(row)[0].to_f32()
     }
 
     /// Asks for rows that a query will be compared with.
     #[inline(always)]
     pub fn ask(&self, query: &Query, rows: &[Row]) {
         for &row in rows {
-            prefetch(self.codes.row(row));
-            if !query.is_native {
-                prefetch(self.terms.row(row));
+            prefetch(self.code(row));
+            if query.is_scaled {
+                prefetch(self.scales.row(row));
             }
         }
     }
@@ -307,9 +496,12 @@ impl<'a> Reader<'a> {
     pub fn distances(&self, query: &Query, rows: &[Row], buffers: &mut Buffers<'a>) {
         let Buffers { codes, sums, distances } = buffers;
         codes.clear();
-        codes.extend(rows.iter().map(|&row| self.codes.row(row)));
-        distances.clear();
-        let terms = rows.iter().map(|&row| self.terms.row(row));
-        query.distances(self.kernels, codes, terms, sums, distances);
+        codes.extend(rows.iter().map(|&row| self.code(row)));
+        if query.is_scaled {
+            let scales = rows.iter().map(|&row| self.scale(row));
+            query.distances(self.kernels, codes, scales, sums, distances);
+        } else {
+            query.distances(self.kernels, codes, rows.iter().map(|_| 1.0), sums, distances);
+        }
     }
 }

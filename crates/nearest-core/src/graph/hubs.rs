@@ -1,6 +1,6 @@
 //! Rows that a walk starts from: few, far apart, and compared with a query at once.
 
-use nearest_kernels::Kernels;
+use nearest_kernels::{CodeSums, Kernels};
 
 use super::codes::{Codes, Query, Reader};
 use super::pool;
@@ -25,7 +25,7 @@ pub struct Hubs {
     /// The rows.
     pub rows: Vec<Row>,
     codes: Vec<u8>,
-    terms: Vec<f32>,
+    scales: Vec<f32>,
 }
 
 /// Rows to start from: those nearest to the centroids of k-means.
@@ -53,9 +53,8 @@ impl Hubs {
         let reader = Reader::new(kernels, codes);
         let mut hubs = Hubs { rows, ..Hubs::default() };
         for &row in &hubs.rows {
-            let (code, terms) = reader.row(row);
-            hubs.codes.extend_from_slice(code);
-            hubs.terms.extend_from_slice(terms);
+            hubs.codes.extend_from_slice(reader.code(row));
+            hubs.scales.push(reader.scale(row));
         }
         hubs
     }
@@ -67,14 +66,12 @@ impl Hubs {
         query: &Query,
         n: usize,
         entries: &mut Vec<u64>,
-        sums: &mut Vec<i32>,
+        sums: &mut Vec<CodeSums>,
         distances: &mut Vec<f32>,
     ) {
         let n_hubs = self.rows.len().max(1);
         let codes: Vec<&[u8]> = self.codes.chunks_exact((self.codes.len() / n_hubs).max(1)).collect();
-        let terms = self.terms.chunks_exact((self.terms.len() / n_hubs).max(1));
-        distances.clear();
-        query.distances(kernels, &codes, terms, sums, distances);
+        query.distances(kernels, &codes, self.scales.iter().copied(), sums, distances);
         entries.clear();
         let of_hubs = self.rows.iter().zip(&*distances);
         entries.extend(of_hubs.map(|(&row, &distance)| pool::entry(distance, row)));
@@ -86,6 +83,6 @@ impl Hubs {
 
     /// Bytes held.
     pub fn memory_bytes(&self) -> usize {
-        4 * self.rows.len() + self.codes.len() + 4 * self.terms.len()
+        4 * self.rows.len() + self.codes.len() + 4 * self.scales.len()
     }
 }

@@ -131,7 +131,7 @@ impl Graph {
                 let mut near = Vec::with_capacity(rows.len());
                 for values in values.chunks_exact(dim) {
                     searcher.prepare(values, scratch);
-                    searcher.nearest(self.plan.ef_build + MORE, new, scratch);
+                    searcher.nearest(self.plan.ef_build + MORE, None, new, scratch);
                     let found = scratch.found().iter().map(|&entry| pool::row(entry));
                     near.push(found.filter(|&row| live.contains(row)).take(self.plan.ef_build + 1).collect());
                 }

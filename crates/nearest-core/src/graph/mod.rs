@@ -84,6 +84,8 @@ pub struct Graph {
     pub hubs: Arc<Hubs>,
     /// Among how many rows these were chosen.
     pub hubs_of: usize,
+    /// How distances grow: the n-th nearest row is at about n to this power times the squared distance of the first.
+    pub growth: f32,
     /// Live rows without links, ascending.
     pub waiting: Arc<Vec<Row>>,
     /// Rows with links, dead ones included.
@@ -101,7 +103,8 @@ impl Graph {
     /// A graph of no rows.
     pub fn new(plan: Plan, codes: Codes) -> Self {
         let links = Column::new(plan.degree, CHUNK_ROWS);
-        Self { plan, codes, links, hubs: Arc::default(), hubs_of: 0, waiting: Arc::default(), n_linked: 0 }
+        let (hubs, waiting) = Default::default();
+        Self { plan, codes, links, hubs, hubs_of: 0, growth: 0.0, waiting, n_linked: 0 }
     }
 
     /// How links are chosen; of differences of inner products none is a small part.
@@ -173,10 +176,10 @@ impl Graph {
         self.linked_rows(live).into_iter().filter(|&row| !reached[row as usize]).count()
     }
 
-    /// Bytes of codes, terms, links and hubs, without those of a map.
+    /// Bytes of codes, scales, links and hubs, without those of a map.
     pub fn memory_bytes(&self) -> usize {
         self.codes.codes.memory_bytes()
-            + self.codes.terms.memory_bytes()
+            + self.codes.scales.memory_bytes()
             + self.links.memory_bytes()
             + self.hubs.memory_bytes()
     }

@@ -1,29 +1,36 @@
 //! A query from its numbers to the best rows: coded, compared with hubs, walked, compared with rows that wait.
 
-use nearest_kernels::Kernels;
+use nearest_kernels::{CodeSums, Kernels};
 
 use super::Graph;
 use super::codes::{Buffers, Chunks, Query};
-use super::pool::{self, Pool};
+use super::pool::{self, Pool, Reach};
 use super::walk::{self, Admitted, Steps, Walker};
 use crate::column::Row;
-use crate::lists::{Codec, CodingScratch, QueryCodes};
+use crate::lists::CodedQueries;
 use crate::live::RowSet;
-use crate::metric::Metric;
 
 /// Rows that are followed in a round; more look at more distances, and are no faster.
 const BEAM_WIDTH: usize = 1;
+/// Of what is found, reaches are measured by the k-th nearest, or by this one: the very nearest may be a copy.
+const ANCHOR: usize = 10;
+/// A walk that is to keep about so many rows keeps so many times as many at most.
+const MOST_KEPT: usize = 8;
+/// Reaches are that power of what distances grow by: more rows are beyond what is usual than within it.
+const TEMPER: f32 = 0.7;
 /// Rows that are compared together where many are.
 const GROUP: usize = 64;
 
 /// Buffers of one worker.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    coding: CodingScratch,
-    coded: QueryCodes,
+    spare: Vec<f32>,
+    framed: Vec<f32>,
+    zeros: Vec<f32>,
+    coded: CodedQueries,
     query: Query,
     entries: Vec<u64>,
-    sums: Vec<i32>,
+    sums: Vec<CodeSums>,
     distances: Vec<f32>,
     starts: Vec<u64>,
     rows: Vec<Row>,
@@ -38,17 +45,17 @@ impl Scratch {
 
     /// The codes of the last query, and what a unit of them is worth.
     pub fn codes(&self) -> (&[i8], f32) {
-        (&self.coded.rows.codes, self.coded.rows.unit[0])
+        (&self.coded.codes, self.coded.unit[0])
     }
 
-    /// Whether distances of the last query are exact: squared and Euclidean.
-    pub fn is_exact(&self) -> bool {
-        self.query.is_native()
+    /// By how much a distance like this one from the last query is rarely off.
+    pub fn margin(&self, distance: f32) -> f32 {
+        self.query.margin(distance)
     }
 
     /// The last query in the frame.
     pub fn framed(&self) -> &[f32] {
-        &self.coded.framed
+        &self.framed
     }
 }
 
@@ -76,21 +83,25 @@ impl<'a> Searcher<'a> {
 
     /// Makes a query ready.
     pub fn prepare(&self, values: &[f32], scratch: &mut Scratch) {
-        let coding = &self.graph.codes.coding;
-        let Scratch { coding: buffers, coded, query, .. } = scratch;
-        coding.queries(self.kernels, values, coded, buffers);
-        query.set(self.graph.codes.bits(), coding.dim(), &coded.rows);
-        let euclidean = matches!(coding.frame().metric(), Metric::Euclidean | Metric::SqEuclidean);
-        if matches!(coding.codec(), Codec::UInt8) && euclidean && coding.scores_exactly(values) {
-            query.set_integers(values);
-        }
+        let (codes, dim) = (&self.graph.codes, values.len());
+        let Scratch { spare, framed, zeros, coded, query, .. } = scratch;
+        zeros.resize(dim, 0.0);
+        framed.resize(dim, 0.0);
+        codes.coding.frame().query(self.kernels, values, spare, framed);
+        coded.code(self.kernels, framed, dim, zeros);
+        query.set(codes, framed, coded);
     }
 
-    /// Leaves the `ef` nearest rows that it comes to, and those of `others`, in the scratch.
-    pub fn nearest(&self, ef: usize, others: &[Row], scratch: &mut Scratch) -> Steps {
+    /// Leaves the nearest rows that it comes to, and those of `others`, in the scratch: `ef` of them, or, where only the `k`
+    /// nearest count, about as many, more if these do not stand out.
+    pub fn nearest(&self, ef: usize, k: Option<usize>, others: &[Row], scratch: &mut Scratch) -> Steps {
         self.start(ef, scratch);
         let Scratch { query, starts, walk, .. } = scratch;
-        let mut steps = self.walker.walk(query, starts, ef, BEAM_WIDTH, walk);
+        let kept = match k.and_then(|k| self.reach(ef, k, query)) {
+            None => (ef, None),
+            Some(reach) => (ef.saturating_mul(MOST_KEPT), Some(reach)),
+        };
+        let mut steps = self.walker.walk(query, starts, kept, BEAM_WIDTH, walk);
         steps.n_distances += self.compare(others.iter().copied(), scratch);
         steps
     }
@@ -125,10 +136,20 @@ impl<'a> Searcher<'a> {
                 best.truncate(ef);
             }
         });
-        scratch.walk.pool.reset(ef);
+        scratch.walk.pool.reset(ef, None);
         scratch.walk.pool.merge(&mut best);
         scratch.starts = best;
         Steps { n_distances, ..Steps::default() }
+    }
+
+    /// The reach of a walk that is to keep about `ef` rows.
+    fn reach(&self, ef: usize, k: usize, query: &Query) -> Option<Reach> {
+        let anchor = k.max(ANCHOR);
+        if ef <= anchor || self.graph.growth == 0.0 {
+            return None;
+        }
+        let ratio = (ef as f32 / anchor as f32).powf(TEMPER * self.graph.growth);
+        query.squared().map(|squared| Reach { anchor, ratio, squared })
     }
 
     /// All hubs that the pool has room for: so a walk goes on from whichever is nearer than what it found so far, and comes to

@@ -8,7 +8,7 @@
 use nearest_kernels::{Kernels, prefetch};
 
 use super::codes::{Buffers, Chunks, Codes, Query, Reader};
-use super::pool::{self, Pool};
+use super::pool::{self, Pool, Reach};
 use super::visited::Visited;
 use crate::column::Row;
 use crate::live::is_in;
@@ -38,6 +38,7 @@ struct Rounds {
     seen: Vec<Row>,
     fresh: Vec<u64>,
     following: Vec<Row>,
+    next: Vec<Row>,
 }
 
 /// What a walk did.
@@ -132,18 +133,18 @@ impl<'a> Walker<'a> {
         &self.reader
     }
 
-    /// Leaves the `ef` nearest rows that it came to from `starts`, entries of the pool, in the scratch's pool. `beam_width` rows
-    /// are followed in a round.
+    /// Leaves the nearest rows that it came to from `starts`, entries of the pool, in the scratch's pool: `ef` at most, and within
+    /// its reach if there is one. `beam_width` rows are followed in a round.
     pub fn walk(
         &self,
         query: &Query,
         starts: &mut [u64],
-        ef: usize,
+        (ef, reach): (usize, Option<Reach>),
         beam_width: usize,
         scratch: &mut Scratch,
     ) -> Steps {
         let Scratch { pool, rounds, .. } = scratch;
-        pool.reset(ef);
+        pool.reset(ef, reach);
         let (steps, _) = self.rounds(query, starts, beam_width, &mut &mut *pool, rounds);
         steps
     }
@@ -160,8 +161,8 @@ impl<'a> Walker<'a> {
         scratch: &mut Scratch,
     ) -> Option<Steps> {
         let Scratch { pool, ways, found, rounds } = scratch;
-        pool.reset(ef);
-        ways.reset(usize::MAX);
+        pool.reset(ef, None);
+        ways.reset(usize::MAX, None);
         let mut among = Among { pool, ways, found, admitted };
         let (steps, is_whole) = self.rounds(query, starts, beam_width, &mut among, rounds);
         is_whole.then_some(steps)
@@ -176,7 +177,7 @@ impl<'a> Walker<'a> {
         best: &mut impl Take,
         rounds: &mut Rounds,
     ) -> (Steps, bool) {
-        let Rounds { visited, seen, fresh, following } = rounds;
+        let Rounds { visited, seen, fresh, following, next } = rounds;
         let mut steps = Steps::default();
         let mut buffers = Buffers::default();
         visited.reserve(self.n_rows);
@@ -187,13 +188,15 @@ impl<'a> Walker<'a> {
         best.take(starts);
         let mut asked = seen.len()..seen.len();
         let is_whole = loop {
-            // Links that were asked for in the last round lead to codes that are compared in the next one.
+            // Links are asked for first: they are what the next round begins with.
+            next.clear();
+            best.follow(beam_width, next);
+            next.iter().for_each(|&row| prefetch(self.links.row(row)));
+            // Those that were asked for in the last round lead to codes that are compared in the next one.
             let first = seen.len();
             following.iter().for_each(|&row| visited.insert_all(self.links.row(row), self.n_rows, seen));
             self.reader.ask(query, &seen[first..]);
-            following.clear();
-            best.follow(beam_width, following);
-            following.iter().for_each(|&row| prefetch(self.links.row(row)));
+            std::mem::swap(following, next);
             if asked.is_empty() && first == seen.len() && following.is_empty() {
                 break true;
             }
@@ -226,10 +229,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::coder::{Coder, ShortEncoding};
+    use crate::coder::ShortEncoding;
     use crate::column::Column;
     use crate::graph::NONE;
-    use crate::lists::{Codec, Coding, CodingScratch, Frame, Loss, QueryCodes};
+    use crate::kmeans::Side;
+    use crate::lists;
     use crate::memory::SystemAllocator;
     use crate::metric::Metric;
     use crate::random::Random;
@@ -242,33 +246,31 @@ mod tests {
         Column::of(width, values, &allocator).unwrap()
     }
 
-    /// Rows of integers as they are, or as codes of 4 or 8 bits; with scores of each for a query, computed slowly.
-    fn codes(encoding: Option<ShortEncoding>, dim: usize, rows: &[f32]) -> Codes {
-        let kernels = Kernels::best();
-        let frame = Frame::new(kernels, Metric::Euclidean, vec![0.0; dim], None);
-        let codec = match encoding {
-            None => Codec::UInt8,
-            Some(short) => Codec::Short(Coder::train(short, dim, rows, 0, kernels, &Work::inline()).unwrap()),
+    /// Rows of uint8 as they are, or as short codes.
+    fn codes(codes: lists::Codes, dim: usize, rows: &[f32]) -> Codes {
+        let plan = lists::Plan {
+            metric: Metric::Euclidean,
+            codes,
+            second: None,
+            n_lists: 1,
+            flat_up_to: lists::FLAT_UP_TO,
+            spill: 0.0,
+            seed: 0,
         };
-        let coding = Coding::new(frame, codec, Loss::default());
-        let (mut codes, mut terms) = (Vec::new(), Vec::new());
-        for row in rows.chunks_exact(dim) {
-            let mut code = vec![0; coding.code_bytes()];
-            let term = match encoding {
-                None => {
-                    let bytes: Vec<u8> = row.iter().map(|&x| x as u8).collect();
-                    coding.encode_native(kernels, &bytes, 0, &mut code)
-                }
-                Some(_) => {
-                    coding.encode(kernels, row, &vec![0.0; dim], 0, &mut code, &mut CodingScratch::default())
-                }
-            };
-            codes.extend(code);
-            terms.extend([term.scale, term.bias]);
-        }
-        let width = coding.code_bytes();
-        let empty = Codes::new(Arc::new(coding), None);
-        Codes { codes: column(width, &codes), terms: column(2, &terms), ..empty }
+        let side = Side::new(rows, dim);
+        let empty = Codes::train(&side, &plan, &Work::inline()).unwrap();
+        let coded = empty.code(&side, &Work::inline()).unwrap();
+        Codes { codes: column(empty.codes.width(), &coded.codes), scales: column(1, &coded.scales), ..empty }
+    }
+
+    fn query(codes: &Codes, values: &[f32]) -> Query {
+        let (kernels, dim) = (Kernels::best(), values.len());
+        let (mut framed, mut coded, mut query) =
+            (vec![0.0; dim], lists::CodedQueries::default(), Query::default());
+        codes.coding.frame().query(kernels, values, &mut Vec::new(), &mut framed);
+        coded.code(kernels, &framed, dim, &vec![0.0; dim]);
+        query.set(codes, &framed, &coded);
+        query
     }
 
     fn rows(n: usize, dim: usize, seed: u64) -> Vec<f32> {
@@ -301,49 +303,44 @@ mod tests {
         let links = links(n);
         let mut scratch = Scratch::default();
         for dim in [3, 64, 75, 130] {
-            let rows = rows(n, dim, dim as u64);
-            let values = self::rows(1, dim, 99);
-            for encoding in [None, Some(ShortEncoding::Scalar4), Some(ShortEncoding::Scalar8)] {
-                let codes = codes(encoding, dim, &rows);
-                let (mut coded, mut query) = (QueryCodes::default(), Query::default());
-                codes.coding.queries(kernels, &values, &mut coded, &mut CodingScratch::default());
-                query.set(codes.bits(), dim, &coded.rows);
-                if encoding.is_none() {
-                    query.set_integers(&values);
-                }
+            let bytes = rows(n, dim, dim as u64);
+            // Of which upper halves tell nothing.
+            let small: Vec<f32> = bytes.iter().map(|x| x % 16.0).collect();
+            let own = |short| lists::Codes::Short(short);
+            for (kind, rows, bits, lost) in [
+                (lists::Codes::UInt8, &bytes, 4, 0.1),
+                (lists::Codes::UInt8, &small, 8, 0.02),
+                (own(ShortEncoding::Scalar4), &bytes, 4, 0.1),
+                (own(ShortEncoding::Scalar8), &bytes, 4, 0.1),
+            ] {
+                let codes = codes(kind, dim, rows);
+                assert_eq!(codes.bits, bits);
+                let values = &self::rows(1, dim, 99)[..];
+                let query = query(&codes, values);
                 let walker = Walker::new(kernels, &codes, Chunks::new(&links), n);
                 for beam_width in 1..4 {
                     let mut starts = starts(&codes, &query, &[7, 200]);
-                    let steps = walker.walk(&query, &mut starts, n, beam_width, &mut scratch);
+                    let steps = walker.walk(&query, &mut starts, (n, None), beam_width, &mut scratch);
                     assert_eq!((steps.n_distances, steps.n_followed), (n, n));
                     let all = scratch.pool.entries().to_vec();
                     assert_eq!(all.len(), n);
                     for (&entry, next) in all.iter().zip(&all[1..]) {
                         assert!(pool::distance(entry) <= pool::distance(*next));
                     }
-                    // Distances from the vectors; codes of 4 bits are off by a part of it.
-                    let lost = match encoding {
-                        None => 0.0,
-                        Some(ShortEncoding::Scalar8) => 0.02,
-                        Some(_) => 0.25,
-                    };
+                    // Distances from the vectors, up to what codes lose of them.
+                    let squared = f64::from(query.squared().unwrap());
                     for &entry in &all {
                         let row = pool::row(entry) as usize;
                         let row = &rows[row * dim..][..dim];
-                        let exact = kernels.canonical_sqeuclidean(&values, row);
-                        let query_norm = kernels.canonical_squared_norm(&values);
-                        let distance = f64::from(pool::distance(entry));
-                        // Scores leave out half the square of the query.
-                        let found = if encoding.is_none() { distance } else { 2.0 * distance + query_norm };
-                        let size = query_norm + kernels.canonical_squared_norm(row);
-                        assert!(
-                            (found - exact).abs() <= lost * size,
-                            "{encoding:?}, dim {dim}: {found}, {exact}"
-                        );
+                        let exact = kernels.canonical_sqeuclidean(values, row);
+                        let found = 2.0 * f64::from(pool::distance(entry)) + squared;
+                        let size =
+                            kernels.canonical_squared_norm(values) + kernels.canonical_squared_norm(row);
+                        assert!((found - exact).abs() <= lost * size, "{kind:?}, {dim}: {found}, {exact}");
                     }
                     for ef in [1, 5, 40] {
                         let starts = &mut starts[..ef.min(2)];
-                        walker.walk(&query, starts, ef, beam_width, &mut scratch);
+                        walker.walk(&query, starts, (ef, None), beam_width, &mut scratch);
                         let few = scratch.pool.entries();
                         assert_eq!(few.len(), ef);
                         assert!(few.iter().all(|entry| all.contains(entry)) && few.is_sorted());
@@ -356,13 +353,12 @@ mod tests {
     #[test]
     fn what_links_do_not_lead_to_is_not_seen() {
         let kernels = Kernels::best();
-        let codes = codes(None, 4, &rows(5, 4, 1));
+        let codes = codes(lists::Codes::UInt8, 4, &rows(5, 4, 1));
         let links = column(2, &[1, 0, 0, NONE, 3, NONE, 2, NONE, NONE, NONE]);
         let walker = Walker::new(kernels, &codes, Chunks::new(&links), 5);
-        let (mut query, mut scratch) = (Query::default(), Scratch::default());
-        query.set_integers(&[1.0, 2.0, 3.0, 4.0]);
+        let (query, mut scratch) = (query(&codes, &[1.0, 2.0, 3.0, 4.0]), Scratch::default());
         for (starts, seen) in [(&[0][..], &[0, 1][..]), (&[3, 4], &[2, 3, 4]), (&[], &[])] {
-            walker.walk(&query, &mut self::starts(&codes, &query, starts), 10, 2, &mut scratch);
+            walker.walk(&query, &mut self::starts(&codes, &query, starts), (10, None), 2, &mut scratch);
             let mut found: Vec<Row> = scratch.pool.entries().iter().map(|&entry| pool::row(entry)).collect();
             found.sort_unstable();
             assert_eq!(found, seen);

@@ -72,12 +72,13 @@ impl Snapshot {
     ) -> Result<Vec<Vec<Candidate>>> {
         match self.spec.encoding {
             Encoding::UInt8 => {
-                let read = |row: Row, out: &mut [u8]| self.native_of_graph(row, out);
+                let read = |row: Row, out: &mut [u8]| self.native_of_graph(graph, row, out);
                 self.search_rows(&read, queries, sought, work)
             }
             Encoding::Int8 => {
-                let read =
-                    |row: Row, out: &mut [i8]| self.native_of_graph(row, bytemuck::cast_slice_mut(out));
+                let read = |row: Row, out: &mut [i8]| {
+                    self.native_of_graph(graph, row, bytemuck::cast_slice_mut(out))
+                };
                 self.search_rows(&read, queries, sought, work)
             }
             _ => {

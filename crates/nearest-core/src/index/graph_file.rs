@@ -11,7 +11,6 @@ use crate::column::{CHUNK_ROWS, Column, Row};
 use crate::encoding::Vectors;
 use crate::error::{Error, Result};
 use crate::file::{Dtype, FileView, FileWriter};
-use crate::graph::codes::N_TERMS;
 use crate::graph::{Codes, Graph, Hubs, MOST_ROWS, NONE};
 use crate::lists::{Codec, Coding, Loss, Second};
 use crate::memory::SystemAllocator;
@@ -20,14 +19,14 @@ use crate::work::Work;
 const GRAPH: &str = "graph";
 const CENTRE: &str = "graph_centre";
 const CODES: &str = "graph_codes";
-const TERMS: &str = "graph_terms";
+const SCALES: &str = "graph_scales";
 const LINKS: &str = "graph_links";
 const HUBS: &str = "graph_hubs";
 const WAITING: &str = "graph_waiting";
-pub(super) const KNOWN: [&str; 7] = [GRAPH, CENTRE, CODES, TERMS, LINKS, HUBS, WAITING];
+pub(super) const KNOWN: [&str; 7] = [GRAPH, CENTRE, CODES, SCALES, LINKS, HUBS, WAITING];
 
 /// Numbers of the section `graph`.
-const N_GRAPH: usize = 3;
+const N_GRAPH: usize = 5;
 
 impl Snapshot {
     /// Writes a graph with the row numbers of the file, in which live rows lie side by side, and without dead rows.
@@ -43,8 +42,13 @@ impl Snapshot {
         let (n, dim, degree) = (self.len() as u64, self.spec.dim as u64, graph.plan.degree);
         let (codes, coding) = (&graph.codes, &graph.codes.coding);
         let loss = coding.loss();
-        let [error, spread] = [loss.error, loss.spread].map(|number| u64::from(number.to_bits()));
-        file.array(GRAPH, &[N_GRAPH as u64], &[error, spread, graph.hubs_of as u64])?;
+        let bits_of = |number: f32| u64::from(number.to_bits());
+        let [error, spread, growth] = [loss.error, loss.spread, graph.growth].map(bits_of);
+        file.array(
+            GRAPH,
+            &[N_GRAPH as u64],
+            &[error, spread, growth, graph.hubs_of as u64, codes.bits.into()],
+        )?;
         file.mark_required();
         file.array(CENTRE, &[dim], coding.frame().centre())?;
         file.mark_required();
@@ -54,8 +58,8 @@ impl Snapshot {
             })?;
             file.mark_required();
         }
-        file.section(TERMS, Dtype::F32, &[n, N_TERMS as u64], |out| {
-            self.live.iter().try_for_each(|row| out.write_all(bytemuck::cast_slice(codes.terms.row(row))))
+        file.section(SCALES, Dtype::Bf16, &[n], |out| {
+            self.live.iter().try_for_each(|row| out.write_all(bytemuck::cast_slice(codes.scales.row(row))))
         })?;
         file.mark_required();
         let ranks = self.live.ranks();
@@ -78,8 +82,15 @@ impl Snapshot {
     }
 }
 
-/// How the vectors of a graph are coded, and among how many hubs were chosen; nothing if the graph is still to be made.
-pub(super) fn read_codes(view: &FileView, spec: &Spec) -> Result<Option<(Codes, usize)>> {
+/// What a file holds of a graph besides its rows.
+pub(super) struct Trained {
+    pub(super) codes: Codes,
+    hubs_of: usize,
+    growth: f32,
+}
+
+/// How the vectors of a graph are coded, and so on; nothing if the graph is still to be made.
+pub(super) fn read_codes(view: &FileView, spec: &Spec) -> Result<Option<Trained>> {
     if view.section(GRAPH).is_none() {
         return Ok(None);
     }
@@ -88,12 +99,14 @@ pub(super) fn read_codes(view: &FileView, spec: &Spec) -> Result<Option<(Codes, 
     }
     let kernels = Kernels::best();
     let numbers = view.array::<u64>(view.require(GRAPH, Dtype::U64, &[Some(N_GRAPH as u64)])?)?;
-    let &[error, spread, hubs_of] = numbers else {
+    let &[error, spread, growth, hubs_of, bits] = numbers else {
         return Err(Error::format(format!("section 'graph' must hold {N_GRAPH} numbers, got {numbers:?}")));
     };
-    let [error, spread] = [error, spread].map(float);
-    if ![error, spread].iter().all(|number| number.is_finite() && *number >= 0.0) {
-        return Err(Error::format("section 'graph': what coding loses must be finite numbers"));
+    let [error, spread, growth] = [error, spread, growth].map(float);
+    if ![error, spread, growth].iter().all(|number| number.is_finite() && *number >= 0.0) {
+        return Err(Error::format(
+            "section 'graph': what coding loses and how distances grow must be finite numbers",
+        ));
     }
     let centre = view.array::<f32>(view.require(CENTRE, Dtype::F32, &[Some(spec.dim as u64)])?)?.to_vec();
     if !kernels.all_finite(&centre) {
@@ -108,17 +121,25 @@ pub(super) fn read_codes(view: &FileView, spec: &Spec) -> Result<Option<(Codes, 
     };
     let second = plan.second.map(coder).transpose()?;
     let second = second.map(|coder| Arc::new(Second::new(coder, spec.metric)));
+    let bits = match (bits, &codec) {
+        (4, _) => 4,
+        (8, Codec::UInt8 | Codec::Int8) => 8,
+        (8, Codec::Short(coder)) if coder.is_identity() => 8,
+        _ => {
+            return Err(Error::format(format!("section 'graph': walks cannot read {bits} bits a component")));
+        }
+    };
     let coding = Coding::new(plan.frame(kernels, centre)?, codec, Loss { error, spread });
     let hubs_of =
         usize::try_from(hubs_of).map_err(|_| Error::format("section 'graph' counts too many rows"))?;
-    Ok(Some((Codes::new(Arc::new(coding), second), hubs_of)))
+    Ok(Some(Trained { codes: Codes::new(Arc::new(coding), second, bits), hubs_of, growth }))
 }
 
 /// The graph of `n` rows, whose codes are `vectors` where nothing else is kept of them.
 pub(super) fn read_graph(
     view: &FileView,
     spec: &Spec,
-    (codes, hubs_of): (Codes, usize),
+    Trained { codes, hubs_of, growth }: Trained,
     vectors: &Vectors,
     n: usize,
 ) -> Result<Graph> {
@@ -135,8 +156,8 @@ pub(super) fn read_graph(
             column_of(view, section, width, n, CHUNK_ROWS)?
         }
     };
-    let section = view.require(TERMS, Dtype::F32, &[n_rows, Some(N_TERMS as u64)])?;
-    let terms = column_of(view, section, N_TERMS, n, CHUNK_ROWS)?;
+    let section = view.require(SCALES, Dtype::Bf16, &[n_rows])?;
+    let scales = column_of(view, section, 1, n, CHUNK_ROWS)?;
     let section = view.require(LINKS, Dtype::U32, &[n_rows, Some(plan.degree as u64)])?;
     let links: Column<Row> = column_of(view, section, plan.degree, n, CHUNK_ROWS)?;
     let rows_of = |name: &str| -> Result<Vec<Row>> {
@@ -154,9 +175,9 @@ pub(super) fn read_graph(
     if hubs.is_empty() && n_linked > 0 {
         return Err(Error::format("section 'graph_hubs' names none of the rows that are linked"));
     }
-    let codes = Codes { codes: first, terms, ..codes };
+    let codes = Codes { codes: first, scales, ..codes };
     let hubs = Arc::new(Hubs::new(Kernels::best(), &codes, hubs));
-    Ok(Graph { plan, codes, links, hubs, hubs_of, waiting: Arc::new(waiting), n_linked })
+    Ok(Graph { plan, codes, links, hubs, hubs_of, growth, waiting: Arc::new(waiting), n_linked })
 }
 
 /// Checks that links lead to rows, and to every row that does not wait.
@@ -182,17 +203,15 @@ pub(super) fn check_links(graph: &Graph, n: usize) -> Result<()> {
     }
 }
 
-/// Checks that terms are such as codes have.
-pub(super) fn check_terms(graph: &Graph, n: usize) -> Result<()> {
+/// Checks that scales are such as codes have.
+pub(super) fn check_scales(graph: &Graph, n: usize) -> Result<()> {
     let is_wrong = |row: Row| {
-        let terms = graph.codes.terms.row(row);
-        // Of squares that float32 cannot hold, −∞ is left.
-        let bias_is_wrong = terms[1].is_nan() || terms[1] == f32::INFINITY;
-        !terms[0].is_finite() || bias_is_wrong
+        let scale = graph.codes.scales.row(row)[0].to_f32();
+        if graph.codes.is_scaled() { !scale.is_finite() || scale < 0.0 } else { scale != 1.0 }
     };
     match (0..n as Row).find(|&row| is_wrong(row)) {
         Some(row) => {
-            Err(Error::format(format!("section 'graph_terms': row {row} has terms that are no numbers")))
+            Err(Error::format(format!("section 'graph_scales': row {row} has a scale that no code has")))
         }
         None => Ok(()),
     }

@@ -13,7 +13,6 @@ use crate::column::{Column, Row};
 use crate::encoding::{Encoding, Kind, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact;
-use crate::graph::codes::N_TERMS;
 use crate::graph::search::{Scratch, Searcher};
 use crate::graph::walk::Steps;
 use crate::graph::{Codes, Graph, MOST_WAITING, pool};
@@ -135,7 +134,7 @@ impl Snapshot {
             coded.append(codes.code(&Read::new(part.len(), dim, read), work)?);
         }
         let first = column.with_rows(codes.codes.width(), &rows, &coded.codes, allocator)?;
-        let terms = column.with_rows(N_TERMS, &rows, &coded.terms, allocator)?;
+        let scales = column.with_rows(1, &rows, &coded.scales, allocator)?;
         let vectors = match spec.kept_as() {
             KeptAs::Raw(encoding) => listed::same_kind(&self.vectors, encoding, allocator)?,
             KeptAs::Place => Vectors::UInt8(first.clone()),
@@ -144,7 +143,7 @@ impl Snapshot {
                 Vectors::UInt8(column.with_rows(width, &rows, &coded.kept, allocator)?)
             }
         };
-        Ok((Codes { codes: first, terms, ..codes }, vectors))
+        Ok((Codes { codes: first, scales, ..codes }, vectors))
     }
 
     /// This version after a change, with rows linked that waited too long, but for some, and without too many dead ones.
@@ -201,8 +200,8 @@ impl Snapshot {
     }
 
     /// The vector of a row, as the bytes of the integers that its code is.
-    pub(super) fn native_of_graph(&self, row: Row, out: &mut [u8]) {
-        out.copy_from_slice(self.kept(row));
+    pub(super) fn native_of_graph(&self, graph: &Graph, row: Row, out: &mut [u8]) {
+        graph.codes.bytes_of(self.kept(row), out);
         if self.spec.encoding == Encoding::Int8 {
             out.iter_mut().for_each(|byte| *byte ^= 0x80);
         }
@@ -319,7 +318,8 @@ impl GraphSearch<'_> {
             // Links lead to what is long: enough for the nearest, and not for all within a distance.
             ef = n;
         }
-        looked.add(self.find(ef, &mut buffers.walk));
+        let k = radius.is_none().then_some(least);
+        looked.add(self.find(ef, k, &mut buffers.walk));
         let Some(radius) = radius else {
             let rerank = self.sought.knobs.rerank_k.unwrap_or_else(|| self.in_doubt(least, &buffers.walk));
             looked.n_reranked += rerank.max(least).min(buffers.walk.found().len());
@@ -331,11 +331,8 @@ impl GraphSearch<'_> {
             return found;
         };
         // More and more, until the farthest of them are beyond the radius.
-        let limit = match (buffers.walk.is_exact(), self.snapshot.spec.metric) {
-            (false, _) => -self.graph.codes.coding.least_score(buffers.walk.framed(), radius),
-            (true, Metric::Euclidean) => radius * radius,
-            (true, _) => radius,
-        };
+        let limit = -self.graph.codes.coding.score_at(buffers.walk.framed(), radius) as f32;
+        let limit = limit + buffers.walk.margin(limit);
         loop {
             let entries = buffers.walk.found();
             let is_beyond = entries.last().is_none_or(|&last| pool::distance(last) > limit);
@@ -343,7 +340,7 @@ impl GraphSearch<'_> {
                 break;
             }
             ef = ef.saturating_mul(4).min(n);
-            looked.add(self.find(ef, &mut buffers.walk));
+            looked.add(self.find(ef, None, &mut buffers.walk));
         }
         let rerank = buffers.walk.found().len();
         looked.n_reranked += rerank;
@@ -352,14 +349,15 @@ impl GraphSearch<'_> {
         found
     }
 
-    /// Leaves the `ef` nearest of the selected rows, as far as a walk comes to them, in the buffers.
-    fn find(&self, ef: usize, walk: &mut Scratch) -> Looked {
+    /// Leaves the `ef` nearest of the selected rows, as far as a walk comes to them, in the buffers; about as many where only the
+    /// `k` nearest count.
+    fn find(&self, ef: usize, k: Option<usize>, walk: &mut Scratch) -> Looked {
         let selected = self.sought.selected;
         let (n, of) = (selected.len(), self.snapshot.live.len());
         let walked = ef.saturating_mul(DISTANCES_PER_ROW).saturating_mul(of.div_ceil(n.max(1)));
         if walked < n / SCAN_GAIN {
             let steps = match self.is_filtered {
-                false => Some(self.searcher.nearest(ef, &self.graph.waiting, walk)),
+                false => Some(self.searcher.nearest(ef, k, &self.graph.waiting, walk)),
                 true => self.searcher.nearest_among(ef, selected, n, walk),
             };
             if let Some(Steps { n_rounds, n_followed, n_distances }) = steps {
@@ -375,8 +373,7 @@ impl GraphSearch<'_> {
     fn in_doubt(&self, k: usize, walk: &Scratch) -> usize {
         let entries = walk.found();
         let Some(&last) = k.checked_sub(1).and_then(|last| entries.get(last)) else { return k };
-        let margin = if walk.is_exact() { 0.0 } else { self.graph.codes.coding.margin(walk.framed()) };
-        let limit = (f64::from(pool::distance(last)) + margin) as f32;
+        let limit = pool::distance(last) + walk.margin(pool::distance(last));
         entries.partition_point(|&entry| pool::distance(entry) <= limit)
     }
 
@@ -413,8 +410,9 @@ impl GraphSearch<'_> {
             (Encoding::UInt8 | Encoding::Int8, ..) => {
                 let norm = kernels.canonical_squared_norm(values);
                 bytes.resize(dim, 0);
+                rows.iter().for_each(|&row| nearest_kernels::prefetch(snapshot.kept(row)));
                 for &row in &*rows {
-                    snapshot.native_of_graph(row, bytes);
+                    snapshot.native_of_graph(self.graph, row, bytes);
                     push(
                         row,
                         match snapshot.spec.encoding {

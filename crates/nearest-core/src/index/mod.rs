@@ -209,9 +209,15 @@ impl Spec {
             (Encoding::Short(_), None) => KeptAs::Place,
             (Encoding::Short(_), Some(Encoding::Short(short))) => KeptAs::Code(short),
             (Encoding::Short(_), Some(raw)) => KeptAs::Raw(raw),
-            (raw, _) if raw.is_integer() && self.is_trained() => KeptAs::Place,
+            // A graph's walks compare lengths where only directions count: by codes of 4 bits, as of other numbers.
+            (raw, _) if raw.is_integer() && self.is_trained() && !self.links_directions() => KeptAs::Place,
             (raw, _) => KeptAs::Raw(raw),
         }
+    }
+
+    /// Whether it is a graph, and only directions count.
+    fn links_directions(&self) -> bool {
+        self.graph_plan().is_some() && self.metric.is_angular()
     }
 
     /// Whether vectors are known as they came, up to rounding to an element type, once there are lists.
@@ -237,8 +243,8 @@ impl Spec {
             Structure::Lists { n_lists, spill } => (n_lists as usize, spill),
         };
         let codes = match self.encoding {
-            Encoding::UInt8 => Codes::UInt8,
-            Encoding::Int8 => Codes::Int8,
+            Encoding::UInt8 if !self.links_directions() => Codes::UInt8,
+            Encoding::Int8 if !self.links_directions() => Codes::Int8,
             Encoding::Short(short) => Codes::Short(short),
             // Vectors that are kept as they are have a shadow: of 4 bits in a graph, where few candidates suffice; of 8 in lists.
             _ if self.graph_plan().is_some() => Codes::Short(ShortEncoding::Scalar4),

@@ -347,7 +347,7 @@ impl Snapshot {
             (KeptAs::Raw(Encoding::Short(_)), ..) => (Encoding::Float32, spec.dim),
             (KeptAs::Raw(encoding), ..) => (encoding, encoding.width(spec.dim)),
             (_, Some(lists), _) => (Encoding::UInt8, lists.kept_bytes()),
-            (_, _, Some((codes, _))) => (Encoding::UInt8, codes.kept_bytes()),
+            (_, _, Some(trained)) => (Encoding::UInt8, trained.codes.kept_bytes()),
             (_, None, None) => unreachable!("codes are kept where there are lists or links"),
         };
         let width = Some(width as u64);
@@ -559,7 +559,7 @@ pub fn verify(view: &FileView) -> Result<()> {
     }
     if let Some(graph) = &snapshot.graph {
         graph_file::check_links(graph, snapshot.len())?;
-        graph_file::check_terms(graph, snapshot.len())?;
+        graph_file::check_scales(graph, snapshot.len())?;
     }
     if let (Encoding::Binary, Vectors::UInt8(column)) = (snapshot.spec.encoding, &snapshot.vectors) {
         for chunk in 0..column.n_chunks() {

@@ -236,7 +236,9 @@ impl Snapshot {
                         self.native(lists, row, &mut bytes)?;
                     }
                     (Some(lists), _) => self.decoded(lists, row, &mut values)?,
-                    (_, Some(_)) if self.spec.encoding.is_integer() => self.native_of_graph(row, &mut bytes),
+                    (_, Some(graph)) if self.spec.encoding.is_integer() => {
+                        self.native_of_graph(graph, row, &mut bytes);
+                    }
                     (_, Some(graph)) => self.decoded_of_graph(graph, row, &mut values),
                     (None, None) => unreachable!("it is trained"),
                 }

@@ -84,7 +84,7 @@ pub(super) struct Writer {
 struct GraphWriter {
     /// Nothing where codes are the vectors.
     codes: Option<ColumnWriter<u8>>,
-    terms: ColumnWriter<f32>,
+    scales: ColumnWriter<bf16>,
 }
 
 impl GraphWriter {
@@ -93,22 +93,22 @@ impl GraphWriter {
             KeptAs::Place => None,
             _ => Some(ColumnWriter::new(graph.codes.codes.clone(), allocator.clone())),
         };
-        Self { codes, terms: ColumnWriter::new(graph.codes.terms.clone(), allocator.clone()) }
+        Self { codes, scales: ColumnWriter::new(graph.codes.scales.clone(), allocator.clone()) }
     }
 
     fn rewind(&mut self) {
         self.codes.iter_mut().for_each(ColumnWriter::rewind);
-        self.terms.rewind();
+        self.scales.rewind();
     }
 
     fn close(&mut self) {
         self.codes.iter_mut().for_each(ColumnWriter::close);
-        self.terms.close();
+        self.scales.close();
     }
 
     /// Stages as many rows as the vectors were given `ranges` for.
-    fn stage(&mut self, codes: &[u8], terms: &[f32], ranges: &[Range<Row>]) -> Result<()> {
-        let mut staged = self.terms.append(terms)?;
+    fn stage(&mut self, codes: &[u8], scales: &[bf16], ranges: &[Range<Row>]) -> Result<()> {
+        let mut staged = self.scales.append(scales)?;
         debug_assert!(staged.drain(..).flatten().eq(ranges.iter().cloned().flatten()));
         if let Some(writer) = &mut self.codes {
             writer.append(codes)?;
@@ -123,7 +123,7 @@ impl GraphWriter {
             (None, Vectors::UInt8(column)) => column.clone(),
             (None, _) => unreachable!("codes are bytes"),
         };
-        let codes = graph::Codes { codes, terms: self.terms.publish(free), ..before.codes.clone() };
+        let codes = graph::Codes { codes, scales: self.scales.publish(free), ..before.codes.clone() };
         Graph { codes, ..before.clone() }
     }
 }
@@ -278,9 +278,9 @@ impl Writer {
         let ids = before.ids.list(rows.iter().copied());
         let ranges = copied(&mut self.vectors, &before.vectors, &rows)?;
         if let (Some(writer), Some(graph)) = (&mut self.graph, &graph) {
-            let of = |&row: &Row| (graph.codes.codes.row(row), graph.codes.terms.row(row));
-            let (codes, terms): (Vec<_>, Vec<_>) = rows.iter().map(of).unzip();
-            writer.stage(&codes.concat(), &terms.concat(), &ranges)?;
+            let of = |&row: &Row| (graph.codes.codes.row(row), graph.codes.scales.row(row));
+            let (codes, scales): (Vec<_>, Vec<_>) = rows.iter().map(of).unzip();
+            writer.stage(&codes.concat(), &scales.concat(), &ranges)?;
         }
         self.ids.stage(before.vectors.n_rows(), &ids, &ranges)?;
         let mut live = before.live.clone();
@@ -371,7 +371,7 @@ impl Writer {
             return Err(Error::Memory(format!("a graph holds at most {} rows", graph::MOST_ROWS)));
         }
         let writer = self.graph.as_mut().expect("a graph has a writer");
-        writer.stage(&coded.codes, &coded.terms, &ranges)?;
+        writer.stage(&coded.codes, &coded.scales, &ranges)?;
         Ok(ranges)
     }
 }

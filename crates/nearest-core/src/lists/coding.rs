@@ -351,20 +351,24 @@ impl Coding {
 
     /// The score that a row at most `radius` away has at least, less what coding usually costs.
     pub fn least_score(&self, framed: &[f32], radius: f32) -> f32 {
+        (self.score_at(framed, radius) - self.margin(framed)) as f32
+    }
+
+    /// The score of a row at `radius`.
+    pub fn score_at(&self, framed: &[f32], radius: f32) -> f64 {
         let squared = framed.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
         let radius = f64::from(radius);
         let cosine = match self.frame.metric() {
             Metric::Angular => 1.0 - radius.clamp(0.0, std::f64::consts::PI).cos(),
             _ => radius,
         };
-        let score = match (self.frame.metric(), &self.codec) {
+        match (self.frame.metric(), &self.codec) {
             (Metric::InnerProduct, _) => -radius - self.frame.offset(framed),
             (Metric::Cosine | Metric::Angular, Codec::Short(_)) => squared / 2.0 - cosine,
             (Metric::Cosine | Metric::Angular, _) => 1.0 - cosine,
             (Metric::SqEuclidean, _) => (squared - radius) / 2.0,
             _ => (squared - radius.max(0.0).powi(2)) / 2.0,
-        };
-        (score - self.margin(framed)) as f32
+        }
     }
 
     /// By how much scores of this query are rarely off: thrice what coding usually costs.

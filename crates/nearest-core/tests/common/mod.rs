@@ -43,6 +43,8 @@ pub enum Data {
     /// Groups, as real embeddings have.
     Groups,
     Normal,
+    /// Integers all over what they can be.
+    Wide,
     /// Far from the origin: differences are small beside the values.
     Offset,
     /// Few values, so that many distances are equal.
@@ -58,9 +60,10 @@ pub enum Data {
     Tiny,
 }
 
-pub const DATA: [Data; 10] = [
+pub const DATA: [Data; 11] = [
     Data::Groups,
     Data::Normal,
+    Data::Wide,
     Data::Offset,
     Data::Ties,
     Data::Lengths,
@@ -84,7 +87,7 @@ pub fn vectors(data: Data, n: usize, dim: usize, encoding: Encoding, seed: u64) 
         let mut copied = copy;
         out.extend((0..dim).map(|j| match data {
             Data::Groups => places[group * dim + j] + normal(&mut random),
-            Data::Normal => normal(&mut random),
+            Data::Normal | Data::Wide => normal(&mut random),
             Data::Offset => 1000.0 + normal(&mut random),
             Data::Ties => random.below(3) as f32 - 1.0,
             Data::Lengths => length * normal(&mut random),
@@ -99,6 +102,7 @@ pub fn vectors(data: Data, n: usize, dim: usize, encoding: Encoding, seed: u64) 
     let whole = |low: f32, high: f32, zero: f32| {
         let scale = match data {
             Data::Ties => 1.0,
+            Data::Wide => 60.0,
             Data::Huge => 1e-14,
             Data::Tiny => 1e15,
             _ => 9.0,

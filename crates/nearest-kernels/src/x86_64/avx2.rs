@@ -16,12 +16,13 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 
 use super::centroids::{self, All, Best, Keep};
-use super::group::{self, Step, Sum, Total};
+use super::group::{self, Both, Step, Sum, Total};
 use super::level;
 use super::planes::{self, Levels};
 use super::tile::{self, Multiply};
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
+use crate::codes::CodeSums;
 use crate::element::Element;
 use crate::grid::{self, GridCode};
 use crate::kernels::{ElementTable, Kernels};
@@ -309,7 +310,10 @@ unsafe fn add_counts(total: Counts, bits: __m256i) -> Counts {
 step!([] Hamming, u8, u8 => Raw, 32, Counts, |t, q, r| add_counts(t, _mm256_xor_si256(q.0, r.0)));
 step!([] CommonBits, u8, u8 => Raw, 32, Counts, |t, q, r| add_counts(t, _mm256_and_si256(q.0, r.0)));
 
-step!([] Codes8, i8, u8 => Words, 16, Integers, |t, q, r| add_products(t, q.0, r.0));
+step!([] Codes8, i8, u8 => Words, 16, Both<Integers>, |t, q, r| Both {
+    products: add_products(t.products, q.0, r.0),
+    squares: add_products(t.squares, r.0, _mm256_sub_epi16(r.0, _mm256_set1_epi16(256))),
+});
 
 /// Components of the lower halves of 64 bytes and of the upper ones.
 #[derive(Clone, Copy)]
@@ -336,12 +340,12 @@ unsafe impl Step for Codes4 {
     type Query = [i8; 2];
     type Row = u8;
     type Vector = Nibbles;
-    type Total = Integers;
+    type Total = Both<Integers>;
     const WIDTH: usize = 64;
 
     #[inline(always)]
-    fn start(_: &[[i8; 2]]) -> i32 {
-        0
+    fn start(_: &[[i8; 2]]) -> CodeSums {
+        CodeSums::default()
     }
     #[inline(always)]
     unsafe fn query(at: *const [i8; 2]) -> Nibbles {
@@ -365,12 +369,19 @@ unsafe impl Step for Codes4 {
         Nibbles::of(padded::<_, 64>(at, n).as_ptr())
     }
     #[inline(always)]
-    unsafe fn step(total: Integers, Nibbles(query): Nibbles, Nibbles(row): Nibbles) -> Integers {
-        let mut sums = _mm256_maddubs_epi16(row[0], query[0]);
-        for i in 1..4 {
-            sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(row[i], query[i]));
+    unsafe fn step(total: Both<Integers>, Nibbles(query): Nibbles, Nibbles(row): Nibbles) -> Both<Integers> {
+        let zero = _mm256_setzero_si256();
+        let (mut products, mut squares) = (zero, zero);
+        for i in 0..4 {
+            let below = _mm256_sub_epi8(row[i], _mm256_set1_epi8(15));
+            products = _mm256_add_epi16(products, _mm256_maddubs_epi16(row[i], query[i]));
+            squares = _mm256_add_epi16(squares, _mm256_maddubs_epi16(row[i], below));
         }
-        add_products(total, sums, _mm256_set1_epi16(1))
+        let one = _mm256_set1_epi16(1);
+        Both {
+            products: add_products(total.products, products, one),
+            squares: add_products(total.squares, squares, one),
+        }
     }
 }
 

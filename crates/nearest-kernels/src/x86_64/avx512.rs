@@ -18,12 +18,13 @@ use half::{bf16, f16};
 
 use super::avx2;
 use super::centroids::{self, All, Best, Keep};
-use super::group::{self, Step, Sum, Total};
+use super::group::{self, Both, Step, Sum, Total};
 use super::level;
 use super::planes::{self, Levels};
 use super::tile::{self, Multiply};
 use crate::canonical;
 use crate::centroids::{Nearest, PanelCentroids, PanelPoints};
+use crate::codes::CodeSums;
 use crate::element::Element;
 use crate::grid::{self, GridCode};
 use crate::kernels::{ElementTable, Kernels};
@@ -401,19 +402,27 @@ byte_step!(CommonBits, u8, u8, Counts, |_query| 0, |t, q, r| {
     Counts(_mm512_add_epi64(t.0, _mm512_popcnt_epi64(_mm512_and_si512(q, r))))
 });
 
-byte_step!(Codes8, i8, u8, Integers, |_query| 0, |t, q, r| Integers(_mm512_dpbusd_epi32(t.0, r, q)));
+byte_step!(Codes8, i8, u8, Both<Integers>, |_query| CodeSums::default(), |t, q, r| {
+    // r (r − 256) = r (r − 128) − 128 r.
+    let minus_128 = _mm512_set1_epi8(-128);
+    let squares = _mm512_dpbusd_epi32(t.squares.0, r, _mm512_xor_si512(r, minus_128));
+    Both {
+        products: Integers(_mm512_dpbusd_epi32(t.products.0, r, q)),
+        squares: Integers(_mm512_dpbusd_epi32(squares, r, minus_128)),
+    }
+});
 
 // SAFETY: a query has 128 bytes for every 64 of a row, begun or whole; a row's loads are those of `Bytes`, and its padding is 0.
 unsafe impl Step for Codes4 {
     type Query = [i8; 2];
     type Row = u8;
     type Vector = [__m512i; 2];
-    type Total = Integers;
+    type Total = Both<Integers>;
     const WIDTH: usize = 64;
 
     #[inline(always)]
-    fn start(_: &[[i8; 2]]) -> i32 {
-        0
+    fn start(_: &[[i8; 2]]) -> CodeSums {
+        CodeSums::default()
     }
     #[inline(always)]
     unsafe fn query(at: *const [i8; 2]) -> [__m512i; 2] {
@@ -433,8 +442,14 @@ unsafe impl Step for Codes4 {
         halves(Bytes::load_part(at, n))
     }
     #[inline(always)]
-    unsafe fn step(total: Integers, query: [__m512i; 2], row: [__m512i; 2]) -> Integers {
-        Integers(_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(total.0, row[0], query[0]), row[1], query[1]))
+    unsafe fn step(total: Both<Integers>, query: [__m512i; 2], row: [__m512i; 2]) -> Both<Integers> {
+        let Both { products: Integers(mut products), squares: Integers(mut squares) } = total;
+        for half in 0..2 {
+            let below = _mm512_sub_epi8(row[half], _mm512_set1_epi8(15));
+            products = _mm512_dpbusd_epi32(products, row[half], query[half]);
+            squares = _mm512_dpbusd_epi32(squares, row[half], below);
+        }
+        Both { products: Integers(products), squares: Integers(squares) }
     }
 }
 

@@ -7,6 +7,7 @@ use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::array;
 use std::ops::Add;
 
+use crate::codes::CodeSums;
 use crate::rows::Rows;
 
 /// The vector operations of one kernel on one level.
@@ -43,6 +44,43 @@ pub(super) unsafe trait Total: Copy {
     unsafe fn join(self, other: Self) -> Self;
     unsafe fn sum(self) -> Self::Sum;
     unsafe fn sum8(totals: [Self; 8]) -> [Self::Sum; 8];
+}
+
+/// Two totals of a row of codes.
+#[derive(Clone, Copy)]
+pub(super) struct Both<T> {
+    pub(super) products: T,
+    pub(super) squares: T,
+}
+
+// SAFETY: as of `T`, for each of the two.
+unsafe impl<T: Total<Sum = i32>> Total for Both<T> {
+    type Sum = CodeSums;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as the caller's.
+        unsafe { Both { products: T::zero(), squares: T::zero() } }
+    }
+    #[inline(always)]
+    unsafe fn join(self, other: Self) -> Self {
+        // SAFETY: as the caller's.
+        unsafe {
+            Both { products: self.products.join(other.products), squares: self.squares.join(other.squares) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> CodeSums {
+        // SAFETY: as the caller's.
+        unsafe { CodeSums { products: self.products.sum(), squares: self.squares.sum() } }
+    }
+    #[inline(always)]
+    unsafe fn sum8(totals: [Self; 8]) -> [CodeSums; 8] {
+        // SAFETY: as the caller's.
+        let (products, squares) =
+            unsafe { (T::sum8(totals.map(|both| both.products)), T::sum8(totals.map(|both| both.squares))) };
+        array::from_fn(|k| CodeSums { products: products[k], squares: squares[k] })
+    }
 }
 
 pub(super) type Sum<S> = <<S as Step>::Total as Total>::Sum;

@@ -39,9 +39,9 @@ macro_rules! level {
         /// Bits that are set in both.
         pub(super) struct CommonBits;
 
-        /// `Σ query · row` of signed queries and unsigned rows.
+        /// `Σ query · u` and `Σ u (u − 256)` of signed queries and unsigned rows.
         pub(super) struct Codes8;
-        /// The same of rows that have two components a byte.
+        /// `Σ query · u` and `Σ u (u − 15)` of rows that have two components a byte.
         pub(super) struct Codes4;
         /// Tiles of bytes.
         pub(super) struct TileI8;
@@ -64,7 +64,13 @@ macro_rules! level {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn code_sums(bits: u32, query: &[[i8; 64]], row_bytes: usize, rows: &[&[u8]], out: &mut [i32]) {
+        unsafe fn code_sums(
+            bits: u32,
+            query: &[[i8; 64]],
+            row_bytes: usize,
+            rows: &[&[u8]],
+            out: &mut [CodeSums],
+        ) {
             let query = query.as_ptr();
             // SAFETY: as the caller's; this function has the level's features, and queries have whole blocks.
             unsafe {
