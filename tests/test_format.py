@@ -251,30 +251,32 @@ def read_graph(found: dict[str, np.ndarray]) -> dict[str, Any]:
     native = name in ("int8", "uint8") and METRICS[metric] not in ("cosine", "angular")
     rotation = None if native else Rotation(dim, seed)
 
-    def decoded(coder: Coder, codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
-        u = np.array([coder.row(code) for code in codes], np.float64).reshape(n, dim)
-        framed = scales[:, None] * (u - coder.zero)
-        return (rotation.inverse(framed) if rotation else framed) + found["graph_centre"]
-
     coder = Coder(encoding if native or name not in RAW else 17, dim, None)
     codes, bits = found.get("graph_codes", found["vectors"]), int(found["graph"][4])
+    scales = found["graph_scales"].astype(np.float64)[:, None]
+    half = -(-dim // 2)
+    # In units of the scale.
+    upper = 2.0 * np.hstack([codes[:, :half] & 15, codes[:, :half] >> 4])[:, :dim] - 15
     if bits == 4 and (native or name == "scalar8"):
-        # Upper halves come first.
-        half = -(-dim // 2)
-        upper, lower = (np.hstack([part & 15, part >> 4])[:, :dim] for part in (codes[:, :half], codes[:, half:]))
-        codes = upper << 4 | lower
-    walked = decoded(coder, codes, found["graph_scales"].astype(np.float32))
-    if native:
-        # They are what they are; only walks see them relative to the centre.
-        walked -= found["graph_centre"]
+        lower = np.hstack([codes[:, half:] & 15, codes[:, half:] >> 4])[:, :dim]
+        levels, seen = 8 * upper + 120 + lower - coder.zero, 8 * upper
+    else:
+        levels = np.array([coder.row(code) for code in codes], np.float64).reshape(n, dim) - coder.zero
+        seen = upper if bits == 4 else levels
+
+    def unframed(rows: np.ndarray) -> np.ndarray:
+        return (rotation.inverse(rows) if rotation else rows) + found["graph_centre"]
+
+    # Integers are what they are; only walks see them relative to the centre.
+    walked = levels if native else unframed(scales * levels)
     out = {"links": [row[there] for row, there in zip(links, is_there, strict=True)], "coded": walked}
     if "graph_codes" not in found:
         return {**out, "vectors": walked}
     if name in RAW or second in RAW:
         return {**out, "vectors": found["vectors"]}
-    kept = found["vectors"]
-    whole = decoded(Coder(rerank - 1, dim, None), kept[:, 8:], kept[:, :4].copy().view("<f4").ravel())
-    return {**out, "vectors": whole}
+    whole, kept = Coder(rerank - 1, dim, None), found["vectors"]
+    left = np.array([whole.row(code) for code in kept[:, 8:]], np.float64).reshape(n, dim) - whole.zero
+    return {**out, "vectors": unframed(scales * seen + kept[:, :4].copy().view("<f4") * left)}
 
 
 def check(index: Index, file: bytes) -> None:

@@ -134,10 +134,13 @@ fn measure(data: &Data, graph: &Graph, kept: &[u8], ef: usize, settings: &Settin
             searcher.prepare(values, &mut scratch);
             steps.push(searcher.nearest(ef, Some(K), &[], &mut scratch));
             let best = scratch.found().iter().map(|&entry| pool::row(entry));
-            let best = best.take(settings.count("rerank")).collect();
+            let best: Vec<Row> = best.take(settings.count("rerank")).collect();
             found.push(match &graph.codes.second {
                 None => as_they_are(graph, values, best),
-                Some(second) => again(second, scratch.codes(), kept, best),
+                Some(second) => {
+                    let distances = scratch.found().iter().map(|&entry| pool::distance(entry));
+                    again(second, scratch.codes(), kept, best.into_iter().zip(distances).collect())
+                }
             });
         }
         seconds = seconds.min(begin.elapsed().as_secs_f64());
@@ -169,14 +172,15 @@ fn as_they_are(graph: &Graph, query: &[f32], rows: Vec<Row>) -> Vec<Row> {
     compared.into_iter().take(K).map(|compared| compared.1).collect()
 }
 
-/// The nearest of some rows by their codes of 8 bits.
-fn again(second: &lists::Second, query: (&[i8], f32), kept: &[u8], rows: Vec<Row>) -> Vec<Row> {
+/// The nearest of some rows, at these distances as walks see them, by what is kept of them in 8 bits more.
+fn again(second: &lists::Second, query: (&[i8], f32), kept: &[u8], rows: Vec<(Row, f32)>) -> Vec<Row> {
     let bytes = second.kept_bytes();
-    let codes: Vec<&[u8]> = rows.iter().map(|&row| &kept[row as usize * bytes..][..bytes]).collect();
+    let codes: Vec<&[u8]> = rows.iter().map(|&(row, _)| &kept[row as usize * bytes..][..bytes]).collect();
     codes.iter().for_each(|code| nearest_kernels::prefetch(code));
     let mut scores = Vec::new();
     second.scores(Kernels::best(), query, &codes, &mut Vec::new(), &mut scores).expect("codes of 8 bits");
-    let mut scored: Vec<(f32, Row)> = scores.into_iter().zip(rows).collect();
-    scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let whole = scores.into_iter().zip(rows).map(|(score, (row, distance))| (distance - score, row));
+    let mut scored: Vec<(f32, Row)> = whole.collect();
+    scored.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
     scored.into_iter().take(K).map(|scored| scored.1).collect()
 }

@@ -65,7 +65,7 @@ impl<'a, T: bytemuck::Pod> Chunks<'a, T> {
 pub struct Codes {
     /// How they are coded.
     pub coding: Arc<Coding>,
-    /// How they are coded a second time, to be compared again.
+    /// How that is coded which walks do not see of them, to be compared again.
     pub second: Option<Arc<Second>>,
     /// Bits a component that walks read: 4 or 8.
     pub bits: u32,
@@ -228,7 +228,7 @@ impl Codes {
     fn code_part(&self, worker: &mut Worker) -> Coded {
         let kernels = Kernels::best();
         let (coding, dim) = (&self.coding, self.coding.dim());
-        let Worker { values, framed, spare, bytes, scratch } = worker;
+        let Worker { values, framed, walked, spare, bytes, scratch } = worker;
         framed.resize(dim, 0.0);
         let mut coded = Coded::default();
         for row in values.chunks_exact(dim) {
@@ -256,9 +256,14 @@ impl Codes {
                 (false, 4) => split(bytes, code),
                 (false, _) => code.copy_from_slice(bytes),
             }
-            coded.scales.push(bf16::from_f32(scale));
+            let scale = bf16::from_f32(scale);
+            coded.scales.push(scale);
             if let Some(second) = &self.second {
-                second.keep(kernels, framed, &mut coded.kept, scratch);
+                walked.resize(dim, 0.0);
+                self.decode_walked(&coded.codes[at..], scale, walked);
+                let bias = second.bias(kernels, framed) - second.bias(kernels, walked);
+                walked.iter_mut().zip(&*framed).for_each(|(left, x)| *left = x - *left);
+                second.keep(kernels, walked, bias, &mut coded.kept, scratch);
             }
         }
         coded
@@ -285,6 +290,15 @@ impl Codes {
                 out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = f32::from(byte) - zero);
             }
         }
+    }
+
+    /// What a row stands for by its code and by what is kept of it beside, in the frame.
+    pub fn decode_whole(&self, row: Row, kept: &[u8], out: &mut [f32]) {
+        let Some(second) = &self.second else { return self.decode(row, out) };
+        second.decode(kept, out);
+        let mut walked = vec![0.0; out.len()];
+        self.decode_walked(self.codes.row(row), self.scales.row(row)[0], &mut walked);
+        out.iter_mut().zip(walked).for_each(|(out, x)| *out += x);
     }
 
     /// What a row stands for as far as walks see, in the frame.
@@ -351,6 +365,7 @@ pub fn check_encoding(encoding: ShortEncoding) -> Result<()> {
 struct Worker {
     values: Vec<f32>,
     framed: Vec<f32>,
+    walked: Vec<f32>,
     spare: Vec<f32>,
     bytes: Vec<u8>,
     scratch: CodingScratch,

@@ -216,10 +216,7 @@ impl Snapshot {
 
     /// The same in the frame.
     pub(super) fn framed_of_graph(&self, graph: &Graph, row: Row, out: &mut [f32]) {
-        match &graph.codes.second {
-            Some(second) => second.decode(self.kept(row), out),
-            None => graph.codes.decode(row, out),
-        }
+        graph.codes.decode_whole(row, self.kept(row), out);
     }
 
     /// Whether a search is to look at all selected rows one by one.
@@ -391,7 +388,11 @@ impl GraphSearch<'_> {
             let n = k.saturating_add(k / 2 + 1);
             if second.scores(kernels, walk.codes(), &codes, kept, scores).is_some() && n < rows.len() {
                 order.clear();
-                order.extend(scores.iter().zip(&*rows).map(|(score, &row)| pool::entry(-score, row)));
+                // What walks saw, and what they did not.
+                let whole = scores.iter().zip(walk.found());
+                order.extend(
+                    whole.map(|(score, &entry)| pool::entry(pool::distance(entry) - score, pool::row(entry))),
+                );
                 order.select_nth_unstable(n);
                 rows.clear();
                 rows.extend(order[..n].iter().map(|&entry| pool::row(entry)));

@@ -211,7 +211,10 @@ impl Lists {
             if keeps {
                 match &self.second {
                     None => coded.kept.extend(assigned.first.to_le_bytes()),
-                    Some(second) => second.keep(kernels, framed, &mut coded.kept, scratch),
+                    Some(second) => {
+                        let bias = second.bias(kernels, framed);
+                        second.keep(kernels, framed, bias, &mut coded.kept, scratch);
+                    }
                 }
             }
         }

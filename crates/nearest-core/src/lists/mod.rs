@@ -113,18 +113,29 @@ impl Second {
         8 + self.coder.code_bytes()
     }
 
-    /// Appends what is kept of a row.
-    pub fn keep(&self, kernels: &Kernels, framed: &[f32], kept: &mut Vec<u8>, scratch: &mut CodingScratch) {
+    /// What the score of a row has besides its product with the query.
+    pub fn bias(&self, kernels: &Kernels, framed: &[f32]) -> f64 {
+        match self.metric {
+            Metric::InnerProduct => 0.0,
+            _ => -0.5 * kernels.canonical_squared_norm(framed),
+        }
+    }
+
+    /// Appends what is kept of a row: the code of these numbers, and a bias.
+    pub fn keep(
+        &self,
+        kernels: &Kernels,
+        values: &[f32],
+        bias: f64,
+        kept: &mut Vec<u8>,
+        scratch: &mut CodingScratch,
+    ) {
         let start = kept.len() + 8;
         kept.resize(start + self.coder.code_bytes(), 0);
         let (head, code) = kept.split_at_mut(start);
-        let terms = self.coder.encode(kernels, framed, code, &mut scratch.coder);
-        let bias = match self.metric {
-            Metric::InnerProduct => 0.0,
-            _ => (-0.5 * kernels.canonical_squared_norm(framed)) as f32,
-        };
+        let terms = self.coder.encode(kernels, values, code, &mut scratch.coder);
         head[start - 8..start - 4].copy_from_slice(&terms.scale.to_le_bytes());
-        head[start - 4..].copy_from_slice(&bias.to_le_bytes());
+        head[start - 4..].copy_from_slice(&(bias as f32).to_le_bytes());
     }
 
     fn parts(kept: &[u8]) -> (f32, f32, &[u8]) {
@@ -133,7 +144,7 @@ impl Second {
         (f32::from_le_bytes(*scale), f32::from_le_bytes(*bias), code)
     }
 
-    /// The row that is kept as these bytes, in the frame.
+    /// The numbers that are kept as these bytes.
     pub fn decode(&self, kept: &[u8], out: &mut [f32]) {
         let (scale, _, code) = Self::parts(kept);
         self.coder.decode(code, scale, out);
