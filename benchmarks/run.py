@@ -19,7 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the definitions and end")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works; no record is kept")
     parser.add_argument("--adapters", help="only these libraries, separated by commas")
-    parser.add_argument("--families", help="of others' methods in a sweep only these families, separated by commas")
+    parser.add_argument(
+        "--families",
+        help="of others' methods in a sweep only these families, separated by commas; where only ours is measured, "
+        "lists or graph",
+    )
     parser.add_argument("--sets", help="these data sets, separated by commas (by ; if one has options)")
     parser.add_argument("--threads", help="these numbers of threads, separated by commas")
     parser.add_argument("--rounds", type=int, help="turns of each method in a session")

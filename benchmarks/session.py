@@ -131,6 +131,10 @@ class Session:
         """Numbers of threads: these, unless others were asked for."""
         return usual if self._threads is None else self._threads
 
+    def structures(self) -> Sequence[str]:
+        """Lists and a graph, or which of them is named among the families."""
+        return [one for one in ("lists", "graph") if self._families is None or one in self._families]
+
     def data(self, text: str) -> DataSet | None:
         """A set of vectors; None, and the reason in the record, where it is not there."""
         spec = Spec.parse(text)

@@ -1,6 +1,7 @@
 """Recall asked against recall got, on at least 5 000 queries that the index has never seen, for k = 1, 10 and 100.
 
-`nearest.build(vectors, workload="batch", recall=0.95)` as anybody would call it; then `search(queries, k, recall=…)`.
+`nearest.build(vectors, workload="batch", recall=0.95)` as anybody would call it, which makes lists, and "single", which
+makes a graph; then `search(queries, k, recall=…)`.
 The files' own queries are too few for wordnet and photos: there 6 000 rows are held out of the vectors. Then queries of
 another kind: these with more and more noise, and noise alone. They must reach the recall, or a `RecallWarning` must
 say that they may not.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nearest.bench import report
 
 if TYPE_CHECKING:
+    from nearest.bench.data import DataSet
     from session import Session
 
 SETS = ("wordnet:held=6000", "photos:held=6000", "photos1m", "patches")
@@ -32,33 +34,40 @@ def measure(session: Session) -> None:
         data = session.data(spec)
         if data is None:
             continue
-        session.say(f"{data}: {len(data.queries):,} queries")
-        with session.worker(spec, 2) as worker:
-            arguments = {"data": str(data.folder), "asked": ASKED, "ks": KS, "seed": session.settings.seed}
-            found = worker.ask("call", file=__file__, function="ask", arguments=arguments)
-        _got[spec], _unlike[spec] = found.pop("rows"), found.pop("unlike")
-        session.figures[spec] = found
-        rows = [
-            [
-                str(one["k"]),
-                f"{one['asked']:g}",
-                f"{one['recall']:.4f}",
-                f"{one['recall_low']:.4f} – {one['recall_high']:.4f}",
-                f"{one['recall_worst']:.3f}",
-                f"{report.number(one['queries_per_second'])}/s",
-            ]
-            for one in _got[spec]
-        ]
-        head = ["k", "asked", "got", "95 % interval", "worst 5 %", "speed"]
-        session.table(f"{spec}: asked and got", head, rows, about=f"{data}, {len(data.queries):,} queries, 2 threads")
-        rows = [
-            [one["kind"], f"{one['recall']:.4f}", "warned" if one["warned"] else "no warning"] for one in _unlike[spec]
-        ]
-        about = f"{UNLIKE_QUERIES:,} queries, k = {UNLIKE_K}, recall {UNLIKE_ASKED:g} asked"
-        session.table(f"{spec}: queries of another kind", ["queries", "got", "warning"], rows, about=about)
+        for structure in session.structures():
+            _measure(session, data, spec, structure)
 
 
-def ask(data: str, asked: list[float], ks: list[int], seed: int) -> dict[str, Any]:
+def _measure(session: Session, data: DataSet, spec: str, structure: str) -> None:
+    name = f"{spec}, {structure}"
+    session.say(f"{name}: {data}, {len(data.queries):,} queries")
+    with session.worker(name, 2) as worker:
+        workload = {"lists": "batch", "graph": "single"}[structure]
+        arguments = {"data": str(data.folder), "workload": workload, "asked": ASKED, "ks": KS}
+        found = worker.ask(
+            "call", file=__file__, function="ask", arguments={**arguments, "seed": session.settings.seed}
+        )
+    _got[name], _unlike[name] = found.pop("rows"), found.pop("unlike")
+    session.figures[name] = found
+    rows = [
+        [
+            str(one["k"]),
+            f"{one['asked']:g}",
+            f"{one['recall']:.4f}",
+            f"{one['recall_low']:.4f} – {one['recall_high']:.4f}",
+            f"{one['recall_worst']:.3f}",
+            f"{report.number(one['queries_per_second'])}/s",
+        ]
+        for one in _got[name]
+    ]
+    head = ["k", "asked", "got", "95 % interval", "worst 5 %", "speed"]
+    session.table(f"{name}: asked and got", head, rows, about=f"{data}, {len(data.queries):,} queries, 2 threads")
+    rows = [[one["kind"], f"{one['recall']:.4f}", "warned" if one["warned"] else "no warning"] for one in _unlike[name]]
+    about = f"{UNLIKE_QUERIES:,} queries, k = {UNLIKE_K}, recall {UNLIKE_ASKED:g} asked"
+    session.table(f"{name}: queries of another kind", ["queries", "got", "warning"], rows, about=about)
+
+
+def ask(data: str, workload: str, asked: list[float], ks: list[int], seed: int) -> dict[str, Any]:
     """Called in a process of its own: builds once, and asks for every recall."""
     import nearest
     from nearest.bench import truth
@@ -67,7 +76,7 @@ def ask(data: str, asked: list[float], ks: list[int], seed: int) -> dict[str, An
     one = DataSet.load(data)
     started = time.perf_counter()
     index = nearest.build(
-        one.vectors, metric=one.metric, workload="batch", recall=0.95, n_threads=2, seed=seed, progress=False
+        one.vectors, metric=one.metric, workload=workload, recall=0.95, n_threads=2, seed=seed, progress=False
     )
     build_seconds = time.perf_counter() - started
     rows = []

@@ -1,4 +1,4 @@
-"""Filtered search of inverted lists: filters that pass 50, 10, 1 and 0.1 %, of three kinds.
+"""Filtered search of lists and of a graph: filters that pass 50, 10, 1 and 0.1 %, of three kinds.
 
 At random; along clusters, so that most lists have nothing that passes; and against the queries, passing the rows that
 are farthest from all of them, so that what passes is never where a query looks first. At the effort that reaches
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nearest.bench import report
 
 if TYPE_CHECKING:
+    from nearest.bench.data import DataSet
     from session import Session
 
 SETS = ("wordnet", "photos", "photos1m")
@@ -33,35 +34,42 @@ def measure(session: Session) -> None:
         data = session.data(spec)
         if data is None:
             continue
-        session.say(str(data))
-        arguments = {
-            "data": str(data.folder),
-            "seconds": session.settings.turn_seconds,
-            "seed": session.settings.seed,
-        }
-        with session.worker(spec, 1) as worker:
-            found = worker.ask("call", file=__file__, function="filtered", arguments=arguments)
-        _got[spec] = found.pop("rows")
-        session.figures[spec] = {**found, "filters": _got[spec]}
-        rows = [
-            [
-                one["kind"],
-                f"{100 * one['share']:g} %",
-                f"{one['n_passed']:,}",
-                f"{one['recall']:.4f}",
-                f"{report.number(one['queries_per_second'])}/s",
-                f"{report.number(one['exact_queries_per_second'])}/s",
-                str(one["n_short"]),
-                str(one["n_foreign"]),
-            ]
-            for one in _got[spec]
+        for structure in session.structures():
+            _measure(session, data, spec, structure)
+
+
+def _measure(session: Session, data: DataSet, spec: str, structure: str) -> None:
+    name = f"{spec}, {structure}"
+    session.say(f"{name}: {data}")
+    arguments = {
+        "data": str(data.folder),
+        "structure": structure,
+        "seconds": session.settings.turn_seconds,
+        "seed": session.settings.seed,
+    }
+    with session.worker(name, 1) as worker:
+        found = worker.ask("call", file=__file__, function="filtered", arguments=arguments)
+    _got[name] = found.pop("rows")
+    session.figures[name] = {**found, "filters": _got[name]}
+    rows = [
+        [
+            one["kind"],
+            f"{100 * one['share']:g} %",
+            f"{one['n_passed']:,}",
+            f"{one['recall']:.4f}",
+            f"{report.number(one['queries_per_second'])}/s",
+            f"{report.number(one['exact_queries_per_second'])}/s",
+            str(one["n_short"]),
+            str(one["n_foreign"]),
         ]
-        head = ["filter", "passes", "rows", "recall", "speed", "exact", "short", "foreign"]
-        about = f"{data}; effort {found['effort']}, 1 thread, all queries at once"
-        session.table(f"{spec}: filters", head, rows, about=about)
+        for one in _got[name]
+    ]
+    head = ["filter", "passes", "rows", "recall", "speed", "exact", "short", "foreign"]
+    about = f"{data}; effort {found['effort']}, 1 thread, all queries at once"
+    session.table(f"{name}: filters", head, rows, about=about)
 
 
-def filtered(data: str, seconds: float, seed: int) -> dict[str, Any]:
+def filtered(data: str, structure: str, seconds: float, seed: int) -> dict[str, Any]:
     """Called in a process of its own."""
     import nearest
     import numpy as np
@@ -71,7 +79,7 @@ def filtered(data: str, seconds: float, seed: int) -> dict[str, Any]:
     one = DataSet.load(data)
     one = replace(one, queries=one.queries[:MOST_QUERIES], truth=one.truth[:MOST_QUERIES])
     n = len(one.vectors)
-    index = lists.build(one, 2, seed)
+    index = lists.build(one, 2, seed, structure=structure)
     exact = nearest.build(one.vectors, metric=one.metric, structure=nearest.Exact(), progress=False)
     effort = lists.effort_for(index, one, RECALL, K, 1)
     which = lists.clusters(one.vectors, CLUSTERS, seed)

@@ -40,6 +40,8 @@ _WALK_EFFORT = 64
 _EXPLAINED = 1000
 # Larger k take the way that looks at how large the result gets.
 _USUAL_K = 1 << 16
+# More than there can be of anything.
+_MOST_EFFORT = 1 << 32
 
 
 class Index:
@@ -89,6 +91,7 @@ class Index:
         "_bits",
         "_calibrated",
         "_efforts",
+        "_most_effort",
         "_native",
         "_query_dtype",
         "_query_shape",
@@ -134,6 +137,8 @@ class Index:
         self._snapshot = native.snapshot
         self._reason = ""
         self._efforts: dict[int, _native.Knobs] = {}
+        # Where everything is compared there is none.
+        self._most_effort = 0 if native.structure is None else _MOST_EFFORT
         self._calibrated: tuple[str, Calibration | None] | None = None
         binary = native.encoding == "binary"
         # None for vectors of numbers, else how many bits.
@@ -547,8 +552,9 @@ class Index:
             asked.
         effort : int, optional
             `Lists`: how many lists are looked at. `Graph`: about how many candidates a walk keeps, at least `k`: more
-            where the nearest do not stand out, fewer where they do. An exact index takes none. Without it and `recall`, an index that was
-            built for a recall aims at that one; another looks at the root of its number of lists.
+            where the nearest do not stand out, fewer where they do. An exact index takes none. Without it and
+            `recall`, an index that was built for a recall aims at that one; another looks at the root of its number
+            of lists, or keeps 64 candidates.
         rerank_k : int, optional
             How many candidates are compared again, at least `k`; for short encodings with `rerank`, and for lists of
             vectors that are kept as they are. By default chosen by what the codes lose.
@@ -586,12 +592,16 @@ class Index:
             and 0 < k <= _USUAL_K
             and filter is None
             and (n_threads is None or (type(n_threads) is int and n_threads > 0))
-            and recall is effort is rerank_k is None
+            and (effort is None or (type(effort) is int and 0 < effort <= self._most_effort))
+            and recall is rerank_k is None
             and explain is False
         ):
             snapshot = self._snapshot()
-            # What depends on a calibration is looked up once.
-            knobs = self._efforts.get(k) or self._knobs(snapshot, k, None, None, None)
+            if effort is None:
+                # What depends on a calibration is looked up once.
+                knobs = self._efforts.get(k) or self._knobs(snapshot, k, None, None, None)
+            else:
+                knobs = effort, None
             ids, distances, _ = snapshot.search(queries, k, knobs, None, n_threads, None)
             return _new(Neighbors, (ids, distances))
 
@@ -820,7 +830,7 @@ class Index:
         if effort is not None:
             if not approximate:
                 raise ArgumentError(f"Exact takes no effort: it compares everything, got effort={effort!r}")
-            effort = min(arrays.count(effort, "effort"), 1 << 32)
+            effort = min(arrays.count(effort, "effort"), _MOST_EFFORT)
             if recall is not None:
                 raise ArgumentError(
                     f"effort and recall both say how hard to try, got {effort!r} and {recall!r}: give one"

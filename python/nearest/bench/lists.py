@@ -1,4 +1,4 @@
-"""What the benchmarks of inverted lists have in common: an index to try things on, and rows that belong together."""
+"""What the benchmarks of lists and graphs have in common: an index to try things on, and rows that belong together."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import Index
+from .. import Graph, Index
 from . import truth
 from .adapters.base import list_counts, powers
-from .adapters.nearest import build_lists
+from .adapters.nearest import build_graph, build_lists
 from .data import DataSet
 
 Array = NDArray[Any]
@@ -28,14 +28,17 @@ def choice(data: DataSet) -> dict[str, Any]:
     return {"n_lists": counts[len(counts) // 2], "encoding": "scalar4", "rerank": whole}
 
 
-def build(data: DataSet, n_threads: int, seed: int, ids: Any = None) -> Index:
-    """An index of that kind."""
-    return build_lists(data.vectors, data.metric, **choice(data), n_threads=n_threads, seed=seed, ids=ids)
+def build(data: DataSet, n_threads: int, seed: int, ids: Any = None, structure: str = "lists") -> Index:
+    """An index of that kind, or a graph with its usual settings."""
+    if structure == "lists":
+        return build_lists(data.vectors, data.metric, **choice(data), n_threads=n_threads, seed=seed, ids=ids)
+    return build_graph(data.vectors, data.metric, n_threads=n_threads, seed=seed, ids=ids)
 
 
 def effort_for(index: Index, data: DataSet, recall: float, k: int, n_threads: int) -> int:
     """The least effort, of powers of two, that reaches a recall; the greatest if none does."""
-    efforts = powers(1, choice(data)["n_lists"])
+    is_graph = isinstance(index.structure, Graph)
+    efforts = powers(k, 128 * k) if is_graph else powers(1, choice(data)["n_lists"])
     return next((e for e in efforts if recall_at(index, data, k, e, n_threads) >= recall), efforts[-1])
 
 

@@ -296,22 +296,25 @@ impl Codes {
     pub fn decode_whole(&self, row: Row, kept: &[u8], out: &mut [f32]) {
         let Some(second) = &self.second else { return self.decode(row, out) };
         second.decode(kept, out);
-        let mut walked = vec![0.0; out.len()];
-        self.decode_walked(self.codes.row(row), self.scales.row(row)[0], &mut walked);
-        out.iter_mut().zip(walked).for_each(|(out, x)| *out += x);
+        self.walked(self.codes.row(row), self.scales.row(row)[0], out, |out, x| *out += x);
     }
 
     /// What a row stands for as far as walks see, in the frame.
     fn decode_walked(&self, code: &[u8], scale: bf16, out: &mut [f32]) {
+        self.walked(code, scale, out, |out, x| *out = x);
+    }
+
+    /// Gives every component of what a row stands for, as far as walks see, to what it is for.
+    #[inline(always)]
+    fn walked(&self, code: &[u8], scale: bf16, out: &mut [f32], take: impl Fn(&mut f32, f32)) {
         let unit = self.unit() * scale.to_f32();
-        let n = self.walked_bytes();
-        for (i, out) in out.iter_mut().enumerate() {
-            let level = match self.bits {
-                4 if i < n => 2 * i32::from(code[i] & 15) - 15,
-                4 => 2 * i32::from(code[i - n] >> 4) - 15,
-                _ => i32::from(code[i]) - 128,
-            };
-            *out = unit * level as f32;
+        if self.bits == 4 {
+            let level = |half: u8| unit * f32::from(2 * half as i8 - 15);
+            let (first, last) = out.split_at_mut(self.walked_bytes());
+            first.iter_mut().zip(code).for_each(|(out, byte)| take(out, level(byte & 15)));
+            last.iter_mut().zip(code).for_each(|(out, byte)| take(out, level(byte >> 4)));
+        } else {
+            out.iter_mut().zip(code).for_each(|(out, byte)| take(out, unit * f32::from((byte ^ 0x80) as i8)));
         }
     }
 }

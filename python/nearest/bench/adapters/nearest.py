@@ -123,8 +123,7 @@ class Nearest(Adapter):
                 params: dict[str, Any] = {"n_lists": n_lists, "encoding": encoding, "rerank": rerank, "spill": spill}
                 label = f"Lists({n_lists}, spill={spill:g}), {encoding}{f', rerank {rerank}' if rerank else ''}"
                 sets.append(ParameterSet(label, params, efforts, family=family))
-        whole_graph = info.dtype in ("uint8", "int8")
-        encoding, rerank = (info.dtype, None) if whole_graph else ("scalar4", "scalar8")
+        encoding, rerank = graph_codes(info.dtype)
         params = {"degree": Graph().degree, "encoding": encoding, "rerank": rerank}
         label = f"Graph(), {encoding}{f', rerank {rerank}' if rerank else ''}"
         sets.append(ParameterSet(label, params, tuple({"effort": effort} for effort in powers(10, 1280)), family=GRAPH))
@@ -148,10 +147,7 @@ class Nearest(Adapter):
         if "n_lists" in params:
             return _Index(build_lists(vectors, metric, n_threads=n_threads, seed=seed, **params), prepared)
         if "degree" in params:
-            dim, structure = vectors.shape[1], Graph(params["degree"])
-            kinds = {"encoding": params["encoding"], "rerank": params["rerank"]}
-            graph = Index(dim, metric=metric, structure=structure, seed=seed, **kinds)
-            graph._add(vectors, None, replace=False, n_threads=n_threads)
+            graph = build_graph(vectors, metric, degree=params["degree"], n_threads=n_threads, seed=seed)
             return _Index(graph, prepared)
         index = build(
             vectors,
@@ -181,6 +177,28 @@ def build_lists(
     structure = Lists(n_lists, spill=spill)
     index = Index(vectors.shape[1], metric=metric, structure=structure, encoding=encoding, rerank=rerank, seed=seed)
     index.add(vectors, ids)
+    return index
+
+
+def graph_codes(dtype: str) -> tuple[str, str | None]:
+    """What a graph keeps of such vectors: integers as they are, of others two codes."""
+    return (dtype, None) if dtype in ("uint8", "int8") else ("scalar4", "scalar8")
+
+
+def build_graph(
+    vectors: Array,
+    metric: str,
+    *,
+    degree: int | None = None,
+    n_threads: int | None = None,
+    seed: int = 0,
+    ids: Any = None,
+) -> Index:
+    """A graph with its usual settings, but for those named."""
+    structure = Graph() if degree is None else Graph(degree)
+    encoding, rerank = graph_codes(vectors.dtype.name)
+    index = Index(vectors.shape[1], metric=metric, structure=structure, encoding=encoding, rerank=rerank, seed=seed)
+    index._add(vectors, ids, replace=False, n_threads=n_threads)
     return index
 
 
