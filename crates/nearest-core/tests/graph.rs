@@ -174,6 +174,27 @@ fn a_batch_is_one_by_one() {
     }
 }
 
+/// While a few are dead, searches find what they found before, but for those.
+#[test]
+fn a_few_dead_rows_change_little() {
+    let (dim, n) = (24, 4000);
+    let values = vectors(Data::Groups, n, dim, Encoding::Float32, 31);
+    let queries = queries(Data::Groups, 100, dim, Encoding::Float32, 32);
+    let index = filled(spec(dim, Metric::Euclidean, Encoding::Float32), &values);
+    for knobs in [effort(16), effort(64)] {
+        let before = index.snapshot();
+        let found = search(&before, &queries, 10, knobs);
+        let gone: Vec<i64> = found.iter().step_by(20).map(|list| list[3].row.into()).collect();
+        remove(&index, gone.iter().copied());
+        let after = search(&index.snapshot(), &queries, 10, knobs);
+        let left = |list: &Vec<Candidate>| -> Vec<Candidate> {
+            list.iter().copied().filter(|near| !gone.contains(&near.row.into())).collect()
+        };
+        let left: Vec<_> = found.iter().map(left).collect();
+        assert!(recall(&after, &left) >= 0.99, "{}", recall(&after, &left));
+    }
+}
+
 /// Exactly as many as match, whatever is kept, and nearly all of the nearest of them.
 #[test]
 fn filters_return_all_that_match() {

@@ -97,11 +97,7 @@ impl<'a> Searcher<'a> {
     pub fn nearest(&self, ef: usize, k: Option<usize>, others: &[Row], scratch: &mut Scratch) -> Steps {
         self.start(ef, scratch);
         let Scratch { query, starts, walk, .. } = scratch;
-        let kept = match k.and_then(|k| self.reach(ef, k, query)) {
-            None => (ef, None),
-            Some(reach) => (ef.saturating_mul(MOST_KEPT), Some(reach)),
-        };
-        let mut steps = self.walker.walk(query, starts, kept, BEAM_WIDTH, walk);
+        let mut steps = self.walker.walk(query, starts, self.kept(ef, k, query), BEAM_WIDTH, walk);
         steps.n_distances += self.compare(others.iter().copied(), scratch);
         steps
     }
@@ -109,7 +105,7 @@ impl<'a> Searcher<'a> {
     /// The same among selected rows, rows that wait included, with `most` distances at most: nothing where these do not do.
     pub fn nearest_among(
         &self,
-        ef: usize,
+        (ef, k): (usize, Option<usize>),
         selected: &RowSet,
         most: usize,
         scratch: &mut Scratch,
@@ -117,7 +113,8 @@ impl<'a> Searcher<'a> {
         self.start(usize::MAX, scratch);
         let Scratch { query, starts, walk, .. } = scratch;
         let admitted = Admitted { words: &selected.all_words(), most };
-        let mut steps = self.walker.walk_among(query, starts, ef, BEAM_WIDTH, &admitted, walk)?;
+        let kept = self.kept(ef, k, query);
+        let mut steps = self.walker.walk_among(query, starts, kept, BEAM_WIDTH, &admitted, walk)?;
         let waiting = self.graph.waiting.iter().copied().filter(|&row| selected.contains(row));
         steps.n_distances += self.compare(waiting, scratch);
         Some(steps)
@@ -142,14 +139,15 @@ impl<'a> Searcher<'a> {
         Steps { n_distances, ..Steps::default() }
     }
 
-    /// The reach of a walk that is to keep about `ef` rows.
-    fn reach(&self, ef: usize, k: usize, query: &Query) -> Option<Reach> {
+    /// How many rows a walk keeps at most that is to keep `ef`, or about as many where only the `k` nearest count; and its reach.
+    fn kept(&self, ef: usize, k: Option<usize>, query: &Query) -> (usize, Option<Reach>) {
+        let (Some(k), Some(squared)) = (k, query.squared()) else { return (ef, None) };
         let anchor = k.max(ANCHOR);
         if ef <= anchor || self.graph.growth == 0.0 {
-            return None;
+            return (ef, None);
         }
         let ratio = (ef as f32 / anchor as f32).powf(TEMPER * self.graph.growth);
-        query.squared().map(|squared| Reach { anchor, ratio, squared })
+        (ef.saturating_mul(MOST_KEPT), Some(Reach { anchor, ratio, squared }))
     }
 
     /// All hubs that the pool has room for: so a walk goes on from whichever is nearer than what it found so far, and comes to

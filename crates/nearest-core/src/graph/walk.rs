@@ -149,19 +149,19 @@ impl<'a> Walker<'a> {
         steps
     }
 
-    /// The same among rows that may be found: on through all rows as long as they are nearer than the worst of `ef` found.
-    /// Nothing where that takes too many distances.
+    /// The same among rows that may be found: on through all rows as long as they are nearer than the worst that is kept, or
+    /// within reach of what was found. Nothing where that takes too many distances.
     pub fn walk_among(
         &self,
         query: &Query,
         starts: &mut [u64],
-        ef: usize,
+        (ef, reach): (usize, Option<Reach>),
         beam_width: usize,
         admitted: &Admitted<'_>,
         scratch: &mut Scratch,
     ) -> Option<Steps> {
         let Scratch { pool, ways, found, rounds } = scratch;
-        pool.reset(ef, None);
+        pool.reset(ef, reach);
         ways.reset(usize::MAX, None);
         let mut among = Among { pool, ways, found, admitted };
         let (steps, is_whole) = self.rounds(query, starts, beam_width, &mut among, rounds);

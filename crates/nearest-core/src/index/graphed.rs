@@ -355,7 +355,7 @@ impl GraphSearch<'_> {
         if walked < n / SCAN_GAIN {
             let steps = match self.is_filtered {
                 false => Some(self.searcher.nearest(ef, k, &self.graph.waiting, walk)),
-                true => self.searcher.nearest_among(ef, selected, n, walk),
+                true => self.searcher.nearest_among((ef, k), selected, n, walk),
             };
             if let Some(Steps { n_rounds, n_followed, n_distances }) = steps {
                 let looked = Looked { n_rounds, n_followed, n_compared: n_distances, ..Looked::default() };
