@@ -82,6 +82,9 @@ impl Graph {
 
 /// How squared distances grow with the number of rows within them, of a sample: [`Graph::growth`].
 fn growth(kernels: &Kernels, pairs: &Pairs<'_>, near: &Near) -> f32 {
+    if pairs.is_product() {
+        return 0.0;
+    }
     let (mut scratch, mut distances) = (pairs::Scratch::default(), Vec::new());
     let (mut sum, mut n) = (0.0, 0);
     for row in (0..pairs.len()).step_by(pairs.len().div_ceil(GROWTH_ROWS).max(1)) {
@@ -98,7 +101,7 @@ fn growth(kernels: &Kernels, pairs: &Pairs<'_>, near: &Near) -> f32 {
             n += 1;
         }
     }
-    if pairs.is_product() { 0.0 } else { (sum / f64::from(n.max(1))) as f32 }
+    (sum / f64::from(n.max(1))) as f32
 }
 
 /// Buffers of one worker.

@@ -105,17 +105,16 @@ impl Codes {
     pub fn train<P: Points>(sample: &P, plan: &lists::Plan, work: &Work<'_>) -> Result<Self> {
         let trained = lists::train(sample, &lists::Plan { n_lists: 1, spill: 0.0, ..*plan }, work)?;
         let codes = Self::new(trained.coding, trained.second, 4);
-        if codes.is_half() { Ok(codes) } else { codes.split(sample) }
+        Ok(if codes.is_half() { codes } else { codes.split(sample) })
     }
 
     /// No rows yet.
     pub fn new(coding: Arc<Coding>, second: Option<Arc<Second>>, bits: u32) -> Self {
         let dim = coding.dim();
-        let is_half = matches!(coding.codec(), Codec::Short(coder) if !coder.is_identity());
-        let width = match (is_half, bits) {
-            (true, _) => half_bytes(dim),
-            (false, 4) => 2 * half_bytes(dim),
-            (false, _) => dim,
+        let width = match (coding.is_bytes(), bits) {
+            (false, _) => half_bytes(dim),
+            (true, 4) => 2 * half_bytes(dim),
+            (true, _) => dim,
         };
         let (codes, scales) = (Column::new(width, CHUNK_ROWS), Column::new(1, CHUNK_ROWS));
         Self { coding, second, bits, codes, scales }
@@ -127,10 +126,10 @@ impl Codes {
     }
 
     /// Codes of bytes, of which walks read the upper halves if these tell enough of rows like those of a sample.
-    fn split<P: Points>(self, sample: &P) -> Result<Self> {
+    fn split<P: Points>(self, sample: &P) -> Self {
         let kernels = Kernels::best();
         let (dim, step) = (self.coding.dim(), sample.len().div_ceil(SPLIT_ROWS).max(1));
-        let halves = self.with_bits(4, Loss::default())?;
+        let halves = self.with_bits(4, Loss::default());
         let mut worker = Worker::default();
         let (mut row, mut half) = (vec![0.0; dim], vec![0.0; dim]);
         let mut framed = Vec::new();
@@ -165,19 +164,19 @@ impl Codes {
     }
 
     /// The same without rows, read so by walks.
-    fn with_bits(&self, bits: u32, loss: Loss) -> Result<Self> {
+    fn with_bits(&self, bits: u32, loss: Loss) -> Self {
         let coding = &self.coding;
         let (codec, metric) = (coding.codec().clone(), coding.frame().metric());
         let frame = match native_centre(&codec, bits) {
             Some(centre) => Frame::new(Kernels::best(), metric, vec![centre; coding.dim()], None),
             None => coding.frame().clone(),
         };
-        Ok(Self::new(Arc::new(Coding::new(frame, codec, loss)), self.second.clone(), bits))
+        Self::new(Arc::new(Coding::new(frame, codec, loss)), self.second.clone(), bits)
     }
 
     /// Whether all there is of a row are half bytes.
     fn is_half(&self) -> bool {
-        matches!(self.coding.codec(), Codec::Short(coder) if !coder.is_identity())
+        !self.coding.is_bytes()
     }
 
     /// Whether upper halves of bytes lie before lower ones.
@@ -332,7 +331,7 @@ fn native_centre(codec: &Codec, bits: u32) -> Option<f32> {
 
 /// Upper halves of bytes, packed as `scalar4` packs half bytes, then lower ones.
 fn split(bytes: &[u8], code: &mut [u8]) {
-    let (upper, lower) = code.split_at_mut(bytes.len().div_ceil(2));
+    let (upper, lower) = code.split_at_mut(half_bytes(bytes.len()));
     let (first, last) = bytes.split_at(upper.len());
     for (i, (upper, lower)) in upper.iter_mut().zip(lower).enumerate() {
         let (a, b) = (first[i], last.get(i).copied().unwrap_or_default());
@@ -342,7 +341,7 @@ fn split(bytes: &[u8], code: &mut [u8]) {
 
 /// The bytes whose halves were split.
 fn join(code: &[u8], bytes: &mut [u8]) {
-    let (upper, lower) = code.split_at(bytes.len().div_ceil(2));
+    let (upper, lower) = code.split_at(half_bytes(bytes.len()));
     let (first, last) = bytes.split_at_mut(upper.len());
     for ((byte, upper), lower) in first.iter_mut().zip(upper).zip(lower) {
         *byte = upper << 4 | lower & 15;
