@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
-use crate::memory::{Allocator, SlotWriter, Slots};
+use crate::memory::{Allocator, Buffer, Bytes, SlotWriter, Slots};
 
 /// A position in an index.
 pub type Row = u32;
@@ -141,6 +141,20 @@ impl<T: Pod> Column<T> {
             writer.publish();
             chunks.push(Some(Chunk { slots, n_rows }));
         }
+        Ok(Column { width, chunk_rows: self.chunk_rows, chunks: Arc::new(chunks), open: None })
+    }
+
+    /// A column of another type with a row for each row of this one, in chunks that lie as here. `rows` has those of all chunks
+    /// side by side, those of freed ones too.
+    pub fn alongside_in<U: Pod>(&self, width: usize, rows: Buffer) -> Result<Column<U>> {
+        let bytes = Arc::new(Bytes::Buffered(rows));
+        let part = |chunk: usize| {
+            let Some(Chunk { n_rows, .. }) = self.chunk_at(chunk) else { return Ok(None) };
+            let start = chunk * self.chunk_rows * width * size_of::<U>();
+            let slots = Slots::fixed(bytes.clone(), start, n_rows * width)?;
+            Ok(Some(Chunk { slots, n_rows: *n_rows }))
+        };
+        let chunks = (0..self.n_chunks()).map(part).collect::<Result<_>>()?;
         Ok(Column { width, chunk_rows: self.chunk_rows, chunks: Arc::new(chunks), open: None })
     }
 

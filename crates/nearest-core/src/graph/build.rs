@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use nearest_kernels::Kernels;
 
+use super::links::Links;
 use super::near::{Around, Near};
 use super::pairs::{self, Pairs};
 use super::prune::{self, Rule, nearest_first, prune};
 use super::reach::connect;
 use super::vectors::Vectors;
-use super::{Graph, Hubs, NONE, Read, hubs, put};
+use super::{Graph, Hubs, Read, hubs};
 use crate::column::Row;
 use crate::error::Result;
 use crate::live::RowSet;
@@ -17,7 +18,7 @@ use crate::memory::Allocator;
 use crate::work::Work;
 
 /// Rows a task.
-const ROWS: usize = 256;
+const ROWS: usize = 64;
 /// Rows that are asked how distances grow.
 const GROWTH_ROWS: usize = 1024;
 /// Rows that chose a row among which it chooses again, at most.
@@ -33,7 +34,6 @@ impl Graph {
         work: &Work<'_>,
     ) -> Result<Self> {
         let kernels = Kernels::best();
-        let degree = self.plan.degree;
         let rows: Vec<Row> = live.iter().collect();
         let n = rows.len();
         if n == 0 {
@@ -53,30 +53,25 @@ impl Graph {
         };
         let linked = choose(kernels, &pairs, &self.rule(true), &numbers, both, work)?;
         // So far rows were numbered from 0.
-        let mut flat = vec![NONE; self.codes.rows_end() * degree];
+        let mut links = Links::none(self.codes.rows_end(), self.plan.degree, allocator)?;
         for (chosen, &row) in linked.iter().zip(&rows) {
-            put(&mut flat, degree, row, chosen.iter().map(|link| rows[link.1 as usize]));
+            links.put(row, chosen.iter().map(|link| rows[link.1 as usize]));
         }
         let growth = growth(kernels, &pairs, &near);
         let linked = Self { hubs_of: n, growth, waiting: Arc::default(), n_linked: n, ..self.clone() };
         let hubs = hubs::choose(&vectors, &rows, self.plan.seed, work)?;
-        linked.finished(flat, hubs, &rows, allocator)
+        linked.finished(links, hubs, live)
     }
 
     /// The same with these links, and more where they do not lead to all rows.
-    pub(super) fn finished(
-        self,
-        mut flat: Vec<Row>,
-        mut hubs: Vec<Row>,
-        rows: &[Row],
-        allocator: &Arc<dyn Allocator>,
-    ) -> Result<Self> {
-        connect(&mut flat, self.plan.degree, &mut hubs, rows);
+    pub(super) fn finished(self, mut links: Links, mut hubs: Vec<Row>, rows: &RowSet) -> Result<Self> {
+        connect(&mut links, &mut hubs, rows);
         let hubs = match hubs == self.hubs.rows {
             true => self.hubs.clone(),
             false => Arc::new(Hubs::new(Kernels::best(), &self.codes, hubs)),
         };
-        Self { hubs, ..self }.with_links(&flat, allocator)
+        let links = links.into_column(&self.codes.codes)?;
+        Ok(Self { hubs, links, ..self })
     }
 }
 
@@ -125,22 +120,32 @@ pub fn choose(
     near: impl Fn(usize, &mut Vec<Row>) + Sync,
     work: &Work<'_>,
 ) -> Result<Chosen> {
+    let around = |place: usize, out: &mut Vec<Row>| {
+        out.clear();
+        near(place, out);
+        out.sort_unstable();
+        out.dedup();
+        out.retain(|&other| other != rows[place]);
+        pairs.ask(out);
+    };
     let parts = work.map(
         "linking",
         rows.len().div_ceil(ROWS),
-        || (Scratch::default(), Vec::new()),
-        |(scratch, around), i| {
-            let mut chosen = Vec::new();
-            for (place, &row) in rows.iter().enumerate().skip(i * ROWS).take(ROWS) {
-                around.clear();
-                near(place, around);
-                around.sort_unstable();
-                around.dedup();
-                around.retain(|&other| other != row);
+        || (Scratch::default(), Vec::new(), Vec::new()),
+        |(scratch, now, next), i| {
+            let places = i * ROWS..rows.len().min((i + 1) * ROWS);
+            let mut chosen = Vec::with_capacity(places.len());
+            around(places.start, next);
+            for place in places.clone() {
+                std::mem::swap(now, next);
+                // What is near the next row is asked for meanwhile.
+                if place + 1 < places.end {
+                    around(place + 1, next);
+                }
                 let Scratch { pairs: buffers, prune: scratch, distances, candidates } = &mut *scratch;
-                pairs.distances(kernels, row, around, buffers, distances);
+                pairs.distances(kernels, rows[place], now, buffers, distances);
                 candidates.clear();
-                candidates.extend(distances.iter().copied().zip(around.iter().copied()));
+                candidates.extend(distances.iter().copied().zip(now.iter().copied()));
                 candidates.sort_unstable_by(nearest_first);
                 prune(kernels, pairs, rule, candidates, scratch);
                 chosen.push(candidates.clone());

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use nearest_kernels::Kernels;
 
 use super::build::choose;
-use super::codes::Chunks;
+use super::links::Links;
 use super::pairs::Pairs;
 use super::search::{Scratch, Searcher};
 use super::vectors::{Read, Vectors};
-use super::{Graph, MOST_WAITING, NONE, hubs, pool, put};
+use super::{Graph, MOST_WAITING, NONE, hubs, pool};
 use crate::column::Row;
 use crate::error::Result;
 use crate::live::RowSet;
@@ -45,32 +45,32 @@ impl Graph {
             let anew = self.linked_anew(read, &to_link, allocator, work)?;
             return Ok(Self { waiting, ..anew });
         }
-        let mut flat = self.flat();
+        let mut links = Links::of(self, allocator)?;
         for part in new.chunks(MOST_WAITING) {
-            self.insert(part, &mut flat, read, live, work)?;
+            self.insert(part, &mut links, read, live, work)?;
         }
-        let rows: Vec<Row> = to_link.iter().collect();
         let n_linked = self.n_linked + new.len();
         let mut linked = Self { waiting, n_linked, ..self.clone() };
         let mut hubs = self.hubs.rows.clone();
         if n_linked >= GROWTH * self.hubs_of {
+            let rows: Vec<Row> = to_link.iter().collect();
             hubs = hubs::choose(&Vectors { codes: &self.codes, read }, &rows, self.plan.seed, work)?;
             linked.hubs_of = n_linked;
         }
-        linked.finished(flat, hubs, &rows, allocator)
+        linked.finished(links, hubs, &to_link)
     }
 
     /// Links new rows.
     fn insert(
         &self,
         new: &[Row],
-        flat: &mut [Row],
+        links: &mut Links,
         read: Read<'_>,
         live: &RowSet,
         work: &Work<'_>,
     ) -> Result<()> {
-        let (kernels, degree) = (Kernels::best(), self.plan.degree);
-        let near = self.near(new, flat, read, live, work)?;
+        let kernels = Kernels::best();
+        let near = self.near(new, links, read, live, work)?;
         let mut numbers = Numbers::new(self.codes.rows_end());
         let of_new: Vec<Row> = new.iter().map(|&row| numbers.of(row)).collect();
         let of_near: Vec<Vec<Row>> =
@@ -91,9 +91,8 @@ impl Graph {
                 Some(_) => around.extend_from_slice(&of_near[number as usize]),
                 None if around.is_empty() => continue,
                 None => {
-                    let row = numbers.rows[number as usize] as usize;
-                    let own = flat[row * degree..][..degree].iter().take_while(|&&link| link != NONE);
-                    around.extend(own.map(|&link| numbers.of(link)));
+                    let own = links.of_row(numbers.rows[number as usize]);
+                    around.extend(own.iter().map(|&link| numbers.of(link)));
                 }
             }
             again.push((number, around));
@@ -103,8 +102,7 @@ impl Graph {
         let of = |place: usize, out: &mut Vec<Row>| out.extend_from_slice(&again[place].1);
         let linked = choose(kernels, &pairs, &self.rule(true), &rows, of, work)?;
         for (&number, chosen) in rows.iter().zip(&linked) {
-            let links = chosen.iter().map(|link| numbers.rows[link.1 as usize]);
-            put(flat, degree, numbers.rows[number as usize], links);
+            links.put(numbers.rows[number as usize], chosen.iter().map(|link| numbers.rows[link.1 as usize]));
         }
         Ok(())
     }
@@ -113,13 +111,13 @@ impl Graph {
     fn near(
         &self,
         new: &[Row],
-        flat: &[Row],
+        links: &Links,
         read: Read<'_>,
         live: &RowSet,
         work: &Work<'_>,
     ) -> Result<Vec<Vec<Row>>> {
         let dim = self.codes.coding.dim();
-        let searcher = Searcher::along(self, Chunks::of(flat, self.plan.degree));
+        let searcher = Searcher::along(self, links.chunks());
         let parts = work.map(
             "linking",
             new.len().div_ceil(ROWS),

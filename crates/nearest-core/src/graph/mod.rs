@@ -14,6 +14,7 @@
 //! | `prune.rs` | which of the rows near a row it is linked to |
 //! | `build.rs` | the links of many rows at once |
 //! | `insert.rs` | the links of few new rows among many |
+//! | `links.rs` | links while they are chosen |
 //! | `repair.rs` | links without dead rows, and with other numbers |
 //! | `reach.rs` | which rows a walk can come to |
 //!
@@ -25,6 +26,7 @@ pub mod build;
 pub mod codes;
 pub mod hubs;
 pub mod insert;
+pub mod links;
 pub mod near;
 pub mod pairs;
 pub mod pool;
@@ -43,11 +45,11 @@ pub use hubs::Hubs;
 pub use vectors::Read;
 
 use crate::column::{CHUNK_ROWS, Column, Row};
-use crate::error::Result;
 use crate::live::RowSet;
-use crate::memory::Allocator;
 use crate::metric::Metric;
+use codes::Chunks;
 use prune::Rule;
+use visited::Visited;
 
 /// What stands in the place of a link that is not there; all after it are not there either.
 pub const NONE: Row = Row::MAX;
@@ -92,13 +94,6 @@ pub struct Graph {
     pub n_linked: usize,
 }
 
-/// Gives a row these links, of all by row number.
-fn put(flat: &mut [Row], degree: usize, row: Row, links: impl Iterator<Item = Row>) {
-    let place = &mut flat[row as usize * degree..][..degree];
-    place.fill(NONE);
-    place.iter_mut().zip(links).for_each(|(place, link)| *place = link);
-}
-
 impl Graph {
     /// A graph of no rows.
     pub fn new(plan: Plan, codes: Codes) -> Self {
@@ -133,30 +128,10 @@ impl Graph {
     }
 
     /// Live rows that do not wait.
-    fn linked_rows(&self, live: &RowSet) -> Vec<Row> {
-        live.iter().filter(|row| self.waiting.binary_search(row).is_err()).collect()
-    }
-
-    /// Links by row number, [`NONE`] where a row has none.
-    fn flat(&self) -> Vec<Row> {
-        let degree = self.plan.degree;
-        let mut flat = vec![NONE; self.codes.rows_end() * degree];
-        for chunk in 0..self.links.n_chunks() {
-            let links = self.links.chunk(chunk);
-            let first = chunk * CHUNK_ROWS * degree;
-            flat[first..first + links.len()].copy_from_slice(links);
-        }
-        flat
-    }
-
-    /// The same with these links, by row number, of all rows.
-    fn with_links(&self, flat: &[Row], allocator: &Arc<dyn Allocator>) -> Result<Self> {
-        let degree = self.plan.degree;
-        let links = self.codes.codes.alongside(degree, allocator, |range, out: &mut [Row]| {
-            out.copy_from_slice(&flat[range.start as usize * degree..range.end as usize * degree]);
-            Ok(())
-        })?;
-        Ok(Self { links, ..self.clone() })
+    fn linked_rows(&self, live: &RowSet) -> RowSet {
+        let mut rows = live.clone();
+        rows.remove(self.waiting.iter().copied());
+        rows
     }
 
     /// Links of a row; none where it waits.
@@ -169,11 +144,9 @@ impl Graph {
 
     /// Live rows that no walk can come to, and that do not wait.
     pub fn n_unreachable(&self, live: &RowSet) -> usize {
-        let degree = self.plan.degree;
-        let flat = self.flat();
-        let mut reached = vec![false; flat.len() / degree];
-        reach::reach(&flat, degree, &self.hubs.rows, &mut reached);
-        self.linked_rows(live).into_iter().filter(|&row| !reached[row as usize]).count()
+        let mut reached = Visited::default();
+        reach::reach(&Chunks::new(&self.links), self.codes.rows_end(), &self.hubs.rows, &mut reached);
+        reach::missed(&self.linked_rows(live), &reached).count()
     }
 
     /// Bytes of codes, scales, links and hubs, without those of a map.

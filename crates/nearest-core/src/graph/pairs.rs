@@ -4,7 +4,7 @@
 //! compared are distances of points that exist. Under inner products, where a row is linked to those that it would find as a
 //! query (Morozov and Babenko 2018), they are what the inner product is below the largest that there may be.
 
-use nearest_kernels::{CodeQuery, CodeSums, Kernels};
+use nearest_kernels::{CodeQuery, CodeSums, Kernels, prefetch};
 
 use super::codes::{Codes, Reader};
 use crate::column::Row;
@@ -80,6 +80,11 @@ impl<'a> Pairs<'a> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.scales.is_empty()
+    }
+
+    /// Asks for rows that will be compared.
+    pub fn ask(&self, rows: &[Row]) {
+        rows.iter().for_each(|&row| prefetch(self.codes[row as usize]));
     }
 
     /// Distances between a row and others.

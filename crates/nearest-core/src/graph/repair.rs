@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use nearest_kernels::Kernels;
 
+use super::Graph;
 use super::build::choose;
 use super::codes::Codes;
+use super::links::Links;
 use super::pairs::Pairs;
-use super::{Graph, NONE, put};
 use crate::column::Row;
 use crate::error::Result;
 use crate::live::RowSet;
@@ -23,12 +24,10 @@ const ROWS: usize = 1 << 16;
 impl Graph {
     /// The same without dead rows.
     pub fn repaired(&self, live: &RowSet, allocator: &Arc<dyn Allocator>, work: &Work<'_>) -> Result<Self> {
-        let degree = self.plan.degree;
-        let mut flat = self.flat();
+        let mut links = Links::of(self, allocator)?;
         let rows = self.linked_rows(live);
         let of = |row: Row| self.links_of(row);
-        let torn: Vec<Row> =
-            rows.iter().copied().filter(|&row| of(row).any(|link| !live.contains(link))).collect();
+        let torn: Vec<Row> = rows.iter().filter(|&row| of(row).any(|link| !live.contains(link))).collect();
         let (all, ranks): (Vec<Row>, _) = (live.iter().collect(), live.ranks());
         let pairs = Pairs::new(&self.codes, &all);
         // Over dead rows to those that they are linked to, and no further.
@@ -48,7 +47,7 @@ impl Graph {
             let numbers: Vec<Row> = torn.iter().map(|&row| ranks[row as usize]).collect();
             let linked = choose(Kernels::best(), &pairs, &self.rule(true), &numbers, near, work)?;
             for (&row, chosen) in torn.iter().zip(&linked) {
-                put(&mut flat, degree, row, chosen.iter().map(|link| all[link.1 as usize]));
+                links.put(row, chosen.iter().map(|link| all[link.1 as usize]));
             }
         }
         drop(pairs);
@@ -60,13 +59,9 @@ impl Graph {
         }
         hubs.sort_unstable();
         hubs.dedup();
-        let mut alive = rows.iter().peekable();
-        for (row, links) in (0..).zip(flat.chunks_exact_mut(degree)) {
-            if alive.next_if_eq(&&row).is_none() {
-                links.fill(NONE);
-            }
-        }
-        Self { n_linked: rows.len(), ..self.clone() }.finished(flat, hubs, &rows, allocator)
+        let gone = (0..links.n_rows() as Row).filter(|&row| !rows.contains(row));
+        gone.for_each(|row| links.put(row, []));
+        Self { n_linked: rows.len(), ..self.clone() }.finished(links, hubs, &rows)
     }
 
     /// The same with other numbers for its rows, which all live: `codes` has them where they are now.
@@ -77,17 +72,16 @@ impl Graph {
         live: &RowSet,
         allocator: &Arc<dyn Allocator>,
     ) -> Result<Self> {
-        let degree = self.plan.degree;
-        let mut flat = vec![NONE; codes.rows_end() * degree];
+        let mut links = Links::none(codes.rows_end(), self.plan.degree, allocator)?;
         for row in (0..self.codes.rows_end() as Row).filter(|&row| self.links_of(row).next().is_some()) {
             let Some(place) = number(row) else { continue };
-            put(&mut flat, degree, place, self.links_of(row).filter_map(&number));
+            links.put(place, self.links_of(row).filter_map(&number));
         }
         let mut waiting: Vec<Row> = self.waiting.iter().copied().filter_map(&number).collect();
         waiting.sort_unstable();
         let hubs = self.hubs.rows.iter().copied().filter_map(&number).collect();
         let renumbered = Self { codes, waiting: Arc::new(waiting), ..self.clone() };
         let rows = renumbered.linked_rows(live);
-        renumbered.finished(flat, hubs, &rows, allocator)
+        renumbered.finished(links, hubs, &rows)
     }
 }

@@ -25,6 +25,11 @@ impl Visited {
         is_new
     }
 
+    /// Whether a row is in it.
+    pub fn contains(&self, row: Row) -> bool {
+        self.words[row as usize / 64] & 1 << (row % 64) != 0
+    }
+
     /// Puts links in up to the first that is no row below `n_rows`, and appends those that were not there to `new`. Without a
     /// branch a link: no processor can guess which of them are new.
     pub fn insert_all(&mut self, links: &[Row], n_rows: usize, new: &mut Vec<Row>) {
