@@ -37,9 +37,13 @@ def build(data: DataSet, n_threads: int, seed: int, ids: Any = None, structure: 
 
 def effort_for(index: Index, data: DataSet, recall: float, k: int, n_threads: int) -> int:
     """The least effort, of powers of two, that reaches a recall; the greatest if none does."""
-    is_graph = isinstance(index.structure, Graph)
-    efforts = powers(k, 128 * k) if is_graph else powers(1, choice(data)["n_lists"])
-    return next((e for e in efforts if recall_at(index, data, k, e, n_threads) >= recall), efforts[-1])
+    all_efforts = efforts(index, data, k)
+    return next((e for e in all_efforts if recall_at(index, data, k, e, n_threads) >= recall), all_efforts[-1])
+
+
+def efforts(index: Index, data: DataSet, k: int) -> list[int]:
+    """Powers of two that such an index may be searched with."""
+    return powers(k, 128 * k) if isinstance(index.structure, Graph) else powers(1, choice(data)["n_lists"])
 
 
 def recall_at(index: Index, data: DataSet, k: int, effort: int, n_threads: int) -> float:

@@ -14,8 +14,10 @@ BINARY = ("hamming", "jaccard")
 # Inverted lists compete as three: what is quickest within 0.55 of the bytes of float32, what takes at most 0.2 of them,
 # and what somebody gets who asks for a recall and nothing else.
 FAST, COMPACT, ASKED = "nearest fast", "nearest compact", "nearest build(recall=…)"
-# A graph competes with the same settings on every set.
-GRAPH = "nearest graph"
+# Graphs compete with the same settings on every set: the usual ones, and what takes at most 0.3 of the bytes of float32
+# (0.4 where vectors are short).
+GRAPH, COMPACT_GRAPH = "nearest graph", "nearest graph compact"
+COMPACT_DEGREE = 16
 RECALLS = (0.9, 0.95, 0.99)
 # Vectors that get a second list: as many as the bytes allow.
 SPILL = 0.4
@@ -124,9 +126,16 @@ class Nearest(Adapter):
                 label = f"Lists({n_lists}, spill={spill:g}), {encoding}{f', rerank {rerank}' if rerank else ''}"
                 sets.append(ParameterSet(label, params, efforts, family=family))
         encoding, rerank = graph_codes(info.dtype)
-        params = {"degree": Graph().degree, "encoding": encoding, "rerank": rerank}
-        label = f"Graph(), {encoding}{f', rerank {rerank}' if rerank else ''}"
-        sets.append(ParameterSet(label, params, tuple({"effort": effort} for effort in powers(10, 1280)), family=GRAPH))
+        # The same codes of native integers; of others one of 8 bits.
+        compact_encoding = "scalar8" if rerank else encoding
+        for family, degree, code, again in (
+            (GRAPH, Graph().degree, encoding, rerank),
+            (COMPACT_GRAPH, COMPACT_DEGREE, compact_encoding, None),
+        ):
+            params = {"degree": degree, "encoding": code, "rerank": again}
+            label = f"{Graph() if family == GRAPH else Graph(degree)}, {code}{f', rerank {again}' if again else ''}"
+            efforts = tuple({"effort": effort} for effort in powers(10, 1280))
+            sets.append(ParameterSet(label, params, efforts, family=family))
         for workload in ("batch", "single"):
             for recall in RECALLS:
                 params = {"workload": workload, "recall": recall}
@@ -147,8 +156,7 @@ class Nearest(Adapter):
         if "n_lists" in params:
             return _Index(build_lists(vectors, metric, n_threads=n_threads, seed=seed, **params), prepared)
         if "degree" in params:
-            graph = build_graph(vectors, metric, degree=params["degree"], n_threads=n_threads, seed=seed)
-            return _Index(graph, prepared)
+            return _Index(build_graph(vectors, metric, n_threads=n_threads, seed=seed, **params), prepared)
         index = build(
             vectors,
             metric=metric,
@@ -190,13 +198,16 @@ def build_graph(
     metric: str,
     *,
     degree: int | None = None,
+    encoding: str | None = None,
+    rerank: str | None = None,
     n_threads: int | None = None,
     seed: int = 0,
     ids: Any = None,
 ) -> Index:
-    """A graph with its usual settings, but for those named."""
+    """A graph with its usual settings, but for those named; `rerank` goes with `encoding`."""
     structure = Graph() if degree is None else Graph(degree)
-    encoding, rerank = graph_codes(vectors.dtype.name)
+    if encoding is None:
+        encoding, rerank = graph_codes(vectors.dtype.name)
     index = Index(vectors.shape[1], metric=metric, structure=structure, encoding=encoding, rerank=rerank, seed=seed)
     index._add(vectors, ids, replace=False, n_threads=n_threads)
     return index
