@@ -1,7 +1,7 @@
 """How long one query of a graph takes, in the middle and at worst, and how far that is from what memory allows.
 
-One query a call, k = 10, one thread, every call timed, in turns with hnswlib (degree 16, ef_build 200), each at the least
-effort that reaches a recall. Beside it what a walk does on average: rounds, rows followed, codes compared, rows
+One query a call, k = 10, one thread, every call timed, in turns with hnswlib (degree 16, ef_build 200), each at the
+least effort that reaches a recall. Beside it what a walk does on average: rounds, rows followed, codes compared, rows
 compared again; and the least time that these take on this machine: a miss a round where each waits for the one before,
 or all lines as fast as memory delivers what is asked for ahead, or all multiply-adds at their peak. Efficiency is the
 greatest of these three as a share of the median.

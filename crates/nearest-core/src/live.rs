@@ -106,6 +106,28 @@ impl RowSet {
         RowSet { chunks, len }
     }
 
+    /// Its rows whose places among them are marked; there is a mark for each.
+    #[must_use]
+    pub fn marked(&self, marks: &[bool]) -> RowSet {
+        let (mut left, mut len) = (marks, 0);
+        let mut of_word = |word: u64| {
+            let (here, rest) = left.split_at(word.count_ones() as usize);
+            left = rest;
+            let marked = match word {
+                u64::MAX => packed(here),
+                _ => bits(word).zip(here).fold(0, |marked, (bit, &mark)| marked | u64::from(mark) << bit),
+            };
+            len += marked.count_ones() as usize;
+            marked
+        };
+        let of_chunk = |words: &Option<Arc<[u64]>>| -> Option<Arc<[u64]>> {
+            let words: Arc<[u64]> = words.as_deref()?.iter().map(|&word| of_word(word)).collect();
+            words.iter().any(|&word| word != 0).then_some(words)
+        };
+        let chunks = Arc::new(self.chunks.iter().map(of_chunk).collect());
+        RowSet { chunks, len }
+    }
+
     /// The place among the rows of the set of every row up to its last; `Row::MAX` for rows that are not in it.
     pub fn ranks(&self) -> Vec<Row> {
         let mut ranks = vec![Row::MAX; self.chunks.len() * CHUNK_ROWS];
@@ -141,6 +163,15 @@ pub fn is_in(chunks: &[&[u64]], row: Row) -> bool {
     let at = row as usize % CHUNK_ROWS;
     let words = chunks.get(row as usize / CHUNK_ROWS);
     words.and_then(|words| words.get(at / 64)).is_some_and(|word| word >> (at % 64) & 1 == 1)
+}
+
+/// 64 marks as a word, the first as its lowest bit.
+fn packed(marks: &[bool]) -> u64 {
+    let (eights, _) = bytemuck::cast_slice::<bool, u8>(marks).as_chunks::<8>();
+    eights.iter().rev().fold(0, |word, &eight| {
+        // Byte i has its bit moved to bit 56 + i, and nothing else comes there.
+        word << 8 | u64::from_le_bytes(eight).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    })
 }
 
 /// The positions of the ones in a word, ascending.
@@ -179,7 +210,12 @@ mod tests {
             prop_assert!(set.iter().eq(model.iter().copied()));
             prop_assert_eq!(set.len(), model.len());
             prop_assert!(a.iter().all(|&row| before.contains(row)));
+            let marks: Vec<bool> = set.iter().map(|row| row % 3 == 0).collect();
+            prop_assert!(set.marked(&marks).iter().eq(model.iter().copied().filter(|row| row % 3 == 0)));
             let full = RowSet::first(b.len() * 1000);
+            let marks: Vec<bool> = full.iter().map(|row| row.is_multiple_of(a.len() as u32 + 1)).collect();
+            prop_assert!(full.marked(&marks).iter().eq((0..full.len() as u32).step_by(a.len() + 1)));
+            prop_assert_eq!(full.marked(&marks).len(), full.len().div_ceil(a.len() + 1));
             prop_assert_eq!(full.iter().collect::<Vec<_>>(), (0..b.len() as u32 * 1000).collect::<Vec<_>>());
             prop_assert_eq!(full.len(), b.len() * 1000);
             set.clear_chunk(0);

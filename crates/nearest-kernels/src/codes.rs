@@ -80,6 +80,11 @@ impl CodeSums {
     pub fn products(self, bits: u32, sum: i32) -> i32 {
         if bits == 4 { 2 * self.products - 15 * sum } else { self.products - 128 * sum }
     }
+
+    /// `Σ query · u` of what [`products`](Self::products) gives.
+    pub fn of_products(bits: u32, products: i32, sum: i32) -> i32 {
+        if bits == 4 { (products + 15 * sum) / 2 } else { products + 128 * sum }
+    }
 }
 
 impl Add for CodeSums {

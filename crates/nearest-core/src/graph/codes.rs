@@ -448,9 +448,19 @@ impl Query {
         out.extend(sums.iter().zip(scales).map(|(&sums, scale)| self.distance(sums, scale)));
     }
 
+    /// What a unit of its products with a row's levels is worth, in units of the row's scale.
+    pub fn unit(&self) -> f32 {
+        if self.codes.bits() == 4 { self.product / 2.0 } else { self.product }
+    }
+
+    /// `‖q̂‖²`.
+    pub fn length(&self) -> f32 {
+        self.squared
+    }
+
     /// The distance of a row with such sums and scale.
     #[inline(always)]
-    fn distance(&self, sums: CodeSums, scale: f32) -> f32 {
+    pub fn distance(&self, sums: CodeSums, scale: f32) -> f32 {
         let product = self.product * sums.products as f32 + self.start;
         let square = self.square * sums.squares as f32 + self.squares;
         let distance = scale * (scale * square - product);

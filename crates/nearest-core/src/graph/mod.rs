@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `codes.rs` | rows as short codes that lie where their numbers say, and queries made ready for them |
 //! | `search.rs` | a query from its numbers to the best rows |
+//! | `scan.rs` | many queries, compared with all of some rows |
 //! | `walk.rs` | the way there: the best rows seen so far, and what they are linked to |
 //! | `pool.rs` | the best rows seen so far, in order |
 //! | `visited.rs` | which rows were seen |
@@ -33,6 +34,7 @@ pub mod pool;
 pub mod prune;
 pub mod reach;
 pub mod repair;
+pub mod scan;
 pub mod search;
 pub mod vectors;
 pub mod visited;

@@ -123,12 +123,6 @@ impl Pool {
         self.next = at;
     }
 
-    /// Leaves only entries below a limit.
-    pub fn cut(&mut self, limit: u64) {
-        self.entries.truncate(self.entries.partition_point(|&entry| entry < limit));
-        self.next = self.next.min(self.entries.len());
-    }
-
     /// All entries, nearest first.
     pub fn entries(&self) -> &[u64] {
         &self.entries

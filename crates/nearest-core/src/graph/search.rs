@@ -5,7 +5,7 @@ use nearest_kernels::{CodeSums, Kernels};
 use super::Graph;
 use super::codes::{Buffers, Chunks, Query};
 use super::pool::{self, Pool, Reach};
-use super::walk::{self, Admitted, Steps, Walker};
+use super::walk::{self, Admitted, Limits, Steps, Walker};
 use crate::column::Row;
 use crate::lists::CodedQueries;
 use crate::live::RowSet;
@@ -53,6 +53,17 @@ impl Scratch {
         self.query.margin(distance)
     }
 
+    /// Leaves entries as if they had been found, nearest first.
+    pub fn take_found(&mut self, entries: &mut [u64]) {
+        self.walk.pool.reset(entries.len(), None);
+        self.walk.pool.merge(entries);
+    }
+
+    /// The codes of the last query, filled up with zeros, and itself, which is no longer here.
+    pub(super) fn take_query(&mut self) -> (&[i8], Query) {
+        (&self.coded.codes, std::mem::take(&mut self.query))
+    }
+
     /// The last query in the frame.
     pub fn framed(&self) -> &[f32] {
         &self.framed
@@ -62,9 +73,9 @@ impl Scratch {
 /// One version of a graph, made ready to be searched.
 #[derive(Debug)]
 pub struct Searcher<'a> {
-    kernels: &'static Kernels,
-    graph: &'a Graph,
-    walker: Walker<'a>,
+    pub(super) kernels: &'static Kernels,
+    pub(super) graph: &'a Graph,
+    pub(super) walker: Walker<'a>,
 }
 
 impl<'a> Searcher<'a> {
@@ -102,17 +113,17 @@ impl<'a> Searcher<'a> {
         steps
     }
 
-    /// The same among selected rows, rows that wait included, with `most` distances at most: nothing where these do not do.
+    /// The same among selected rows, rows that wait included: nothing where a walk takes more distances than it may.
     pub fn nearest_among(
         &self,
         (ef, k): (usize, Option<usize>),
         selected: &RowSet,
-        most: usize,
+        limits: Limits,
         scratch: &mut Scratch,
     ) -> Option<Steps> {
         self.start(usize::MAX, scratch);
         let Scratch { query, starts, walk, .. } = scratch;
-        let admitted = Admitted { words: &selected.all_words(), most };
+        let admitted = Admitted { words: &selected.all_words(), limits };
         let kept = self.kept(ef, k, query);
         let mut steps = self.walker.walk_among(query, starts, kept, BEAM_WIDTH, &admitted, walk)?;
         let waiting = self.graph.waiting.iter().copied().filter(|&row| selected.contains(row));
@@ -125,11 +136,12 @@ impl<'a> Searcher<'a> {
         let mut best = std::mem::take(&mut scratch.starts);
         best.clear();
         let most = ef.saturating_mul(2).saturating_add(GROUP);
+        let mut limit = u64::MAX;
         let n_distances = self.compare_groups(rows, scratch, |_, entries| {
-            best.append(entries);
+            best.extend(entries.iter().filter(|&&entry| entry < limit));
             // Of twice as many as are wanted the better half, now and then.
             if best.len() > most {
-                best.select_nth_unstable(ef);
+                limit = *best.select_nth_unstable(ef).1;
                 best.truncate(ef);
             }
         });

@@ -5,6 +5,9 @@
 //! best rows known, and then the codes are compared that the round before asked for. What is followed is chosen two rounds
 //! late, which costs some distances more, and saves two waits for memory a round.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use nearest_kernels::{Kernels, prefetch};
 
 use super::codes::{Buffers, Chunks, Codes, Query, Reader};
@@ -27,7 +30,7 @@ pub struct Scratch {
     /// The best rows.
     pub pool: Pool,
     /// The best rows to walk along, where not all of them may be found.
-    ways: Pool,
+    ways: BinaryHeap<Reverse<u64>>,
     found: Vec<u64>,
     rounds: Rounds,
 }
@@ -57,8 +60,17 @@ pub struct Steps {
 pub struct Admitted<'a> {
     /// Bits by chunk of rows.
     pub words: &'a [&'a [u64]],
-    /// Distances after which it is given up.
+    /// When it is given up.
+    pub limits: Limits,
+}
+
+/// How many distances a walk may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// In all.
     pub most: usize,
+    /// Until what it found says how far to look.
+    pub patience: usize,
 }
 
 /// Takes what was compared, and says what is followed.
@@ -95,7 +107,8 @@ impl Take for &mut Pool {
 /// Some rows may be found, and all lead on.
 struct Among<'a> {
     pool: &'a mut Pool,
-    ways: &'a mut Pool,
+    /// Entries of rows that were not followed yet.
+    ways: &'a mut BinaryHeap<Reverse<u64>>,
     found: &'a mut Vec<u64>,
     admitted: &'a Admitted<'a>,
 }
@@ -109,16 +122,23 @@ impl Take for Among<'_> {
         self.found.clear();
         self.found.extend(fresh.iter().filter(|&&entry| is_in(self.admitted.words, pool::row(entry))));
         self.pool.merge(self.found);
-        self.ways.merge(fresh);
-        self.ways.cut(self.pool.limit());
+        self.ways.extend(fresh.iter().map(|&entry| Reverse(entry)));
     }
 
     fn follow(&mut self, n: usize, rows: &mut Vec<Row>) {
-        self.ways.follow(n, rows);
+        let limit = self.pool.limit();
+        for _ in 0..n {
+            match self.ways.pop() {
+                Some(Reverse(entry)) if entry < limit => rows.push(pool::row(entry)),
+                // All others are as far, and what is kept will not be farther.
+                _ => return self.ways.clear(),
+            }
+        }
     }
 
     fn gives_up(&self, n_distances: usize) -> bool {
-        n_distances > self.admitted.most
+        let Limits { most, patience } = self.admitted.limits;
+        n_distances > most || n_distances > patience && self.pool.limit() == u64::MAX
     }
 }
 
@@ -162,7 +182,7 @@ impl<'a> Walker<'a> {
     ) -> Option<Steps> {
         let Scratch { pool, ways, found, rounds } = scratch;
         pool.reset(ef, reach);
-        ways.reset(usize::MAX, None);
+        ways.clear();
         let mut among = Among { pool, ways, found, admitted };
         let (steps, is_whole) = self.rounds(query, starts, beam_width, &mut among, rounds);
         is_whole.then_some(steps)

@@ -13,8 +13,9 @@ use crate::column::{Column, Row};
 use crate::encoding::{Encoding, Kind, Values, Vectors, each_kind};
 use crate::error::{Error, Result};
 use crate::exact;
+use crate::graph::scan::Together;
 use crate::graph::search::{Scratch, Searcher};
-use crate::graph::walk::Steps;
+use crate::graph::walk::{Limits, Steps};
 use crate::graph::{Codes, Graph, MOST_WAITING, pool};
 use crate::kmeans::{Read, Side};
 use crate::live::RowSet;
@@ -35,6 +36,18 @@ const QUERIES: usize = 16;
 /// the other, as they lie, take so many times less.
 const DISTANCES_PER_ROW: usize = 12;
 const SCAN_GAIN: usize = 3;
+/// The same where there is a filter: a scan takes from a third of that to a twentieth of it, the more queries look at rows
+/// together, and whether to walk must not depend on how many there are.
+const FILTERED_SCAN_GAIN: usize = 8;
+/// A walk must have found as many rows as count after so many times the distances that it takes to meet them anywhere, and some:
+/// else what matches is far away, and all is looked at.
+const PATIENCE: usize = 4;
+const LEAST_PATIENCE: usize = 256;
+/// So many times as many as a walk keeps are kept by a scan, which has looked at all: far from a query, codes leave more in doubt.
+const SCAN_KEPT: usize = 4;
+/// Queries that look at rows together, at least and at most.
+const LEAST_TOGETHER: usize = 8;
+const MOST_TOGETHER: usize = 512;
 /// So few rows are compared one by one as they are kept.
 const FEW: usize = 4;
 
@@ -248,28 +261,76 @@ impl Snapshot {
             // Dead rows are walked through, and not found.
             is_filtered: sought.selected.len() < self.live.len() || graph.n_dead(&self.live) > 0,
         };
-        let parts = work.map(
-            "searching",
-            n_queries.div_ceil(QUERIES),
-            || (),
-            |(), i| {
-                let mut buffers = SCRATCH.take().unwrap_or_default();
-                let (mut found, mut looked) = (Vec::with_capacity(QUERIES), Looked::default());
-                for query in i * QUERIES..n_queries.min((i + 1) * QUERIES) {
-                    let exclude = sought.exclude.map(|rows| rows[query]);
-                    let values = &queries[query * dim..][..dim];
-                    found.push(search.one(values, exclude, &mut buffers, &mut looked));
-                }
-                SCRATCH.set(Some(buffers));
-                Ok((found, looked))
-            },
-        )?;
-        let mut all = (Vec::with_capacity(n_queries), Looked::default());
-        for (found, looked) in parts {
-            all.0.extend(found);
-            all.1.add(looked);
+        let values = |query: usize| &queries[query * dim..][..dim];
+        let exclude = |query: usize| sought.exclude.map(|rows| rows[query]);
+        let k = match sought.goal {
+            Goal::Nearest(k) => k,
+            Goal::Within(radius) => {
+                return in_parts(
+                    n_queries,
+                    QUERIES,
+                    work,
+                    || (),
+                    |(), range, buffers, looked| {
+                        let within =
+                            |query| search.within(values(query), radius, exclude(query), buffers, looked);
+                        range.map(within).collect()
+                    },
+                );
+            }
+        };
+        let (ef, least) = search.kept(k);
+        let (mut found, mut looked) = match search.walks(ef) {
+            true => in_parts(
+                n_queries,
+                QUERIES,
+                work,
+                || (),
+                |(), range, buffers, looked| {
+                    let one = |query| {
+                        search.searcher.prepare(values(query), &mut buffers.walk);
+                        let is_found = search.walk((ef, Some(least)), &mut buffers.walk, looked);
+                        is_found.then(|| search.best(k, values(query), exclude(query), buffers, looked))
+                    };
+                    range.map(one).collect()
+                },
+            )?,
+            false => (vec![None; n_queries], Looked::default()),
+        };
+        // What is not worth a walk, and what no walk found in time.
+        let left: Vec<usize> = (0..n_queries).filter(|&query| found[query].is_none()).collect();
+        if !left.is_empty() {
+            // As few parts as keep all threads busy: each fetches all rows once.
+            let size = left.len().div_ceil(work.n_threads()).clamp(LEAST_TOGETHER, MOST_TOGETHER);
+            let scanned =
+                in_parts(left.len(), size, work, Together::default, |block, range, buffers, looked| {
+                    let part = &left[range];
+                    if part.len() >= LEAST_TOGETHER {
+                        let of_part = part.iter().map(|&query| values(query));
+                        search.searcher.scan_together(
+                            SCAN_KEPT.saturating_mul(ef),
+                            of_part,
+                            sought.selected.iter(),
+                            &mut buffers.walk,
+                            block,
+                        );
+                        let (n_scans, n_compared) = (part.len(), part.len() * sought.selected.len());
+                        looked.add(Looked { n_scans, n_compared, ..Looked::default() });
+                    }
+                    let one = |(place, &query): (usize, &usize)| {
+                        search.searcher.prepare(values(query), &mut buffers.walk);
+                        match part.len() >= LEAST_TOGETHER {
+                            true => buffers.walk.take_found(block.found(place)),
+                            false => search.scan(SCAN_KEPT.saturating_mul(ef), &mut buffers.walk, looked),
+                        }
+                        search.best(k, values(query), exclude(query), buffers, looked)
+                    };
+                    part.iter().enumerate().map(one).collect()
+                })?;
+            left.into_iter().zip(scanned.0).for_each(|(query, one)| found[query] = Some(one));
+            looked.add(scanned.1);
         }
-        Ok(all)
+        Ok((found.into_iter().map(Option::unwrap_or_default).collect(), looked))
     }
 
     pub(super) fn graph_stats(&self, graph: &Graph) -> GraphStats {
@@ -284,6 +345,29 @@ impl Snapshot {
     }
 }
 
+/// What queries find, part after part, with buffers of the thread and of its own.
+fn in_parts<S, T: Send>(
+    n: usize,
+    size: usize,
+    work: &Work<'_>,
+    own: impl Fn() -> S + Sync,
+    part: impl Fn(&mut S, Range<usize>, &mut Buffers, &mut Looked) -> Vec<T> + Sync,
+) -> Result<(Vec<T>, Looked)> {
+    let parts = work.map("searching", n.div_ceil(size), own, |own, i| {
+        let mut buffers = SCRATCH.take().unwrap_or_default();
+        let mut looked = Looked::default();
+        let found = part(own, i * size..n.min((i + 1) * size), &mut buffers, &mut looked);
+        SCRATCH.set(Some(buffers));
+        Ok((found, looked))
+    })?;
+    let mut all = (Vec::with_capacity(n), Looked::default());
+    for (found, looked) in parts {
+        all.0.extend(found);
+        all.1.add(looked);
+    }
+    Ok(all)
+}
+
 /// One search of one version.
 struct GraphSearch<'a> {
     snapshot: &'a Snapshot,
@@ -294,76 +378,112 @@ struct GraphSearch<'a> {
 }
 
 impl GraphSearch<'_> {
-    /// What one query finds.
-    fn one(
+    /// How many rows a search for the nearest keeps, and how many of them count.
+    fn kept(&self, k: usize) -> (usize, usize) {
+        let least =
+            k.saturating_add(usize::from(self.sought.exclude.is_some())).min(self.sought.selected.len());
+        let knobs = self.sought.knobs;
+        (knobs.effort.unwrap_or(DEFAULT_EFFORT).max(knobs.rerank_k.unwrap_or(0)).max(least), least)
+    }
+
+    /// How many rows stand for one that is selected.
+    fn rows_per_selected(&self) -> usize {
+        self.snapshot.live.len().div_ceil(self.sought.selected.len().max(1))
+    }
+
+    /// Whether a walk that keeps `ef` rows is likely to be less work than looking at all selected ones.
+    fn walks(&self, ef: usize) -> bool {
+        ef.saturating_mul(DISTANCES_PER_ROW).saturating_mul(self.rows_per_selected()) < self.most()
+    }
+
+    /// How many distances of a walk take as long as a scan.
+    fn most(&self) -> usize {
+        let n = self.sought.selected.len();
+        n / if n < self.snapshot.live.len() { FILTERED_SCAN_GAIN } else { SCAN_GAIN }
+    }
+
+    /// Leaves the `ef` nearest of the selected rows, as far as a walk comes to them, in the buffers, about as many where only the
+    /// `k` nearest count; false where it takes too long.
+    fn walk(&self, (ef, k): (usize, Option<usize>), walk: &mut Scratch, looked: &mut Looked) -> bool {
+        let selected = self.sought.selected;
+        let steps = if self.is_filtered {
+            let rows = PATIENCE.saturating_mul(k.unwrap_or(ef)).saturating_mul(self.rows_per_selected());
+            let limits = Limits { most: self.most(), patience: rows.saturating_add(LEAST_PATIENCE) };
+            self.searcher.nearest_among((ef, k), selected, limits, walk)
+        } else {
+            Some(self.searcher.nearest(ef, k, &self.graph.waiting, walk))
+        };
+        if let Some(Steps { n_rounds, n_followed, n_distances }) = steps {
+            looked.add(Looked {
+                n_walks: 1,
+                n_rounds,
+                n_followed,
+                n_compared: n_distances,
+                ..Looked::default()
+            });
+        }
+        steps.is_some()
+    }
+
+    /// Leaves the `ef` nearest of the selected rows in the buffers.
+    fn scan(&self, ef: usize, walk: &mut Scratch, looked: &mut Looked) {
+        let n_compared = self.searcher.scan(ef, self.sought.selected.iter(), walk).n_distances;
+        looked.add(Looked { n_scans: 1, n_compared, ..Looked::default() });
+    }
+
+    /// The `k` nearest of what is in the buffers.
+    fn best(
         &self,
+        k: usize,
         values: &[f32],
         exclude: Option<Row>,
         buffers: &mut Buffers,
         looked: &mut Looked,
     ) -> Vec<Candidate> {
+        let (_, least) = self.kept(k);
+        let rerank = self.sought.knobs.rerank_k.unwrap_or_else(|| self.in_doubt(least, &buffers.walk));
+        looked.n_reranked += rerank.max(least).min(buffers.walk.found().len());
+        let mut found = self.compare(values, rerank.max(least), least, buffers);
+        found.retain(|near| Some(near.row) != exclude);
+        found.truncate(k);
+        found
+    }
+
+    /// What one query finds within a radius.
+    fn within(
+        &self,
+        values: &[f32],
+        radius: f32,
+        exclude: Option<Row>,
+        buffers: &mut Buffers,
+        looked: &mut Looked,
+    ) -> Vec<Candidate> {
         self.searcher.prepare(values, &mut buffers.walk);
-        let (least, radius) = match self.sought.goal {
-            Goal::Nearest(k) => (k.saturating_add(usize::from(exclude.is_some())), None),
-            Goal::Within(radius) => (1, Some(radius)),
-        };
         let n = self.sought.selected.len();
-        let least = least.min(n);
-        let effort = self.sought.knobs.effort.unwrap_or(DEFAULT_EFFORT);
-        let mut ef = effort.max(self.sought.knobs.rerank_k.unwrap_or(0)).max(least);
-        if radius.is_some() && self.snapshot.spec.metric == Metric::InnerProduct {
+        let (mut ef, _) = self.kept(1.min(n));
+        if self.snapshot.spec.metric == Metric::InnerProduct {
             // Links lead to what is long: enough for the nearest, and not for all within a distance.
             ef = n;
         }
-        let k = radius.is_none().then_some(least);
-        looked.add(self.find(ef, k, &mut buffers.walk));
-        let Some(radius) = radius else {
-            let rerank = self.sought.knobs.rerank_k.unwrap_or_else(|| self.in_doubt(least, &buffers.walk));
-            looked.n_reranked += rerank.max(least).min(buffers.walk.found().len());
-            let mut found = self.compare(values, rerank.max(least), least, buffers);
-            found.retain(|near| Some(near.row) != exclude);
-            if let Goal::Nearest(k) = self.sought.goal {
-                found.truncate(k);
-            }
-            return found;
-        };
         // More and more, until the farthest of them are beyond the radius.
         let limit = -self.graph.codes.coding.score_at(buffers.walk.framed(), radius) as f32;
         let limit = limit + buffers.walk.margin(limit);
         loop {
+            if !(self.walks(ef) && self.walk((ef, None), &mut buffers.walk, looked)) {
+                self.scan(ef, &mut buffers.walk, looked);
+            }
             let entries = buffers.walk.found();
             let is_beyond = entries.last().is_none_or(|&last| pool::distance(last) > limit);
             if entries.len() < ef || is_beyond || ef >= n {
                 break;
             }
             ef = ef.saturating_mul(4).min(n);
-            looked.add(self.find(ef, None, &mut buffers.walk));
         }
         let rerank = buffers.walk.found().len();
         looked.n_reranked += rerank;
         let mut found = self.compare(values, rerank, rerank, buffers);
         found.retain(|near| near.distance <= radius && Some(near.row) != exclude);
         found
-    }
-
-    /// Leaves the `ef` nearest of the selected rows, as far as a walk comes to them, in the buffers; about as many where only the
-    /// `k` nearest count.
-    fn find(&self, ef: usize, k: Option<usize>, walk: &mut Scratch) -> Looked {
-        let selected = self.sought.selected;
-        let (n, of) = (selected.len(), self.snapshot.live.len());
-        let walked = ef.saturating_mul(DISTANCES_PER_ROW).saturating_mul(of.div_ceil(n.max(1)));
-        if walked < n / SCAN_GAIN {
-            let steps = match self.is_filtered {
-                false => Some(self.searcher.nearest(ef, k, &self.graph.waiting, walk)),
-                true => self.searcher.nearest_among((ef, k), selected, n, walk),
-            };
-            if let Some(Steps { n_rounds, n_followed, n_distances }) = steps {
-                let looked = Looked { n_rounds, n_followed, n_compared: n_distances, ..Looked::default() };
-                return Looked { n_walks: 1, ..looked };
-            }
-        }
-        let Steps { n_distances, .. } = self.searcher.scan(ef, selected.iter(), walk);
-        Looked { n_scans: 1, n_compared: n_distances, ..Looked::default() }
     }
 
     /// How many of the best found may be among the `k` nearest: those that codes do not tell to be farther than the k-th.

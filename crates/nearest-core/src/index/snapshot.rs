@@ -432,9 +432,7 @@ impl Snapshot {
                 self.len(),
                 mask.len()
             ))),
-            Allowed::Mask(mask) => {
-                Ok(self.live.iter().zip(mask).filter(|(_, keep)| **keep).map(|(row, _)| row).collect())
-            }
+            Allowed::Mask(mask) => Ok(self.live.marked(mask)),
         }
     }
 
