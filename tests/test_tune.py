@@ -9,7 +9,7 @@ from typing import Any
 import nearest
 import numpy as np
 import pytest
-from nearest import ArgumentError, Exact, Index, Lists
+from nearest import ArgumentError, Exact, Index, Lists, tune
 from strategies import groups, make_vectors
 
 # --- exact -----------------------------------------------------------------------------------------------------------
@@ -173,6 +173,30 @@ def test_codes_are_refused_that_lose_too_much() -> None:
     half = nearest.build(vectors.astype("f2"), workload="batch", memory="low", progress=False)
     assert half.encoding in ("float16", "scalar8", "rabitq(6)", "rabitq(5)", "scalar4")
     assert found_share(index, vectors, vectors[::200] + 0.0001, 10) > 0.9
+
+
+def test_a_graph_has_fewer_links_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "_GRAPH_FROM_BYTES", 0)
+    n, dim = 20_000, 64
+    vectors, queries = groups(n, dim, 3), groups(200, dim, 4)
+
+    def built(a_vector: int | None, **options: Any) -> Index:
+        memory = None if a_vector is None else n * a_vector
+        index = nearest.build(vectors, memory=memory, progress=False, **({"recall": 0.9} | options))
+        used = sum(value for name, value in index.stats().items() if name.endswith("_bytes"))
+        assert memory is None or used <= 1.1 * memory
+        return index
+
+    def chosen(a_vector: int | None, **options: Any) -> str:
+        index = built(a_vector, **options)
+        return f"{index.structure!r} {index.encoding} {index.rerank}"
+
+    assert chosen(None) == chosen(250) == "Graph() scalar4 scalar8"
+    assert chosen(210) == "Graph() scalar8 None"
+    assert chosen(150) == "Graph(16) scalar8 None"
+    assert chosen(210, encoding="scalar4") == "Graph(16) scalar4 scalar8"
+    assert chosen(100, recall=0.8).startswith("Lists(")
+    assert found_share(built(150), vectors, queries, 10, recall=0.9) > 0.87
 
 
 def test_memory_is_kept_to() -> None:

@@ -8,6 +8,7 @@ built, reached 0.95; an index that is built anew has that recall again, so that 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nearest.bench import report
@@ -75,7 +76,9 @@ def stream(data: str, structure: str, kind: str, rounds: int, seconds: float, se
     n = len(one.vectors)
     n_removed = int(SHARE * n)
     random = np.random.default_rng(seed)
-    index = lists.build(one, 2, seed, ids=np.arange(n), structure=structure)
+    # In another order than that of their ids, which are kept then: as they are after the first change.
+    shuffled = random.permutation(n)
+    index = lists.build(replace(one, vectors=one.vectors[shuffled]), 2, seed, ids=shuffled, structure=structure)
     effort = lists.effort_for(index, one, RECALL, K, 2)
     # In the order of clusters, round and round: every row is removed equally often.
     order = lists.along(lists.clusters(one.vectors, CLUSTERS, seed), n, seed)

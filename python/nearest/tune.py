@@ -60,6 +60,8 @@ _SINGLE = ("rabitq(2)", "scalar4")
 # Codes that a walk can compare, and what its candidates are compared with again.
 _WALKED = (("scalar4", "scalar8"), ("scalar8", "float16"))
 _WALKED_COMPACT = (("scalar4", None), ("scalar8", None))
+# Links that are enough where memory is short.
+_COMPACT_DEGREE = 16
 # What is missing to a recall of 1 may be lost to codes up to this share; lists or walks lose the rest.
 _LOST_TO_CODES = 0.5
 _LOSERS: dict[type, str] = {Lists: "and lists lose the rest", Graph: "and walks lose the rest"}
@@ -171,9 +173,9 @@ def build(
     scarce = budget is not None and encoding == "auto" and n_bytes > budget
     if chosen is None and listable and recall < 1:
         large = n >= _GRAPH_FROM and n * width >= _GRAPH_FROM_BYTES
-        if workload == "single" and large and memory != "low" and _fits_graph(own, encoding, n, width, budget):
-            chosen = Graph()
-        elif n >= _LISTS_FROM and (workload == "batch" or scarce or n * width >= _LISTS_FROM_BYTES):
+        if workload == "single" and large and memory != "low":
+            chosen = _graph_within(budget, own, encoding, n, width)
+        if chosen is None and n >= _LISTS_FROM and (workload == "batch" or scarce or n * width >= _LISTS_FROM_BYTES):
             chosen = Lists()
     with shown(progress) as report:
         if isinstance(chosen, (Lists, Graph)) or (is_short(encoding) and encoding != "auto"):
@@ -374,7 +376,9 @@ class _Plan:
         whole = own in ("uint8", "int8") and not low
         choices: tuple[tuple[str, str | None], ...] = _WALKED if walked else _BATCH
         if low or budget is not None:
-            choices = _WALKED_COMPACT if walked else _COMPACT
+            choices = (*(() if low else _WALKED[:1]), *_WALKED_COMPACT) if walked else _COMPACT
+            if walked and budget is not None:
+                choices = tuple(one for one in choices if self.n * row_bytes(*one, structure, self.width) <= budget)
         elif whole and walked:
             choices = ()
         elif self.workload == "single" and lists:
@@ -479,15 +483,17 @@ class _Plan:
             extra *= 4
 
 
-def _fits_graph(own: str, encoding: str, n: int, dim: int, budget: int | None) -> bool:
-    """Whether a graph goes with the encoding, and into the memory."""
+def _graph_within(budget: int | None, own: str, encoding: str, n: int, dim: int) -> Graph | None:
+    """The usual graph, or one of fewer links, if it goes with the encoding and into the memory."""
     if encoding == "auto":
-        encoding, rerank = (own, None) if own in ("uint8", "int8") else _WALKED[0]
+        # Codes that nothing is compared with again take least of what keeps nearly all neighbors.
+        codes: tuple[str, str | None] = (own, None) if own in ("uint8", "int8") else _WALKED_COMPACT[-1]
     else:
-        rerank = "scalar8" if encoding == "scalar4" else None
-    if is_short(encoding) and encoding not in ("scalar8", "scalar4"):
-        return False
-    return budget is None or n * row_bytes(encoding, rerank, Graph(), dim) <= budget
+        codes = encoding, "scalar8" if encoding == "scalar4" else None
+    if is_short(codes[0]) and codes[0] not in ("scalar8", "scalar4"):
+        return None
+    graphs = (Graph(), Graph(_COMPACT_DEGREE))
+    return next((one for one in graphs if budget is None or n * row_bytes(*codes, one, dim) <= budget), None)
 
 
 def lists_for(n: int, workload: str) -> int:

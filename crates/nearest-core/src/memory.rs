@@ -298,6 +298,11 @@ impl<T: Pod> Slots<T> {
     /// Bytes of memory held, without those of a map.
     pub fn memory_bytes(&self) -> usize {
         match &self.memory {
+            // What was never written takes none: large buffers come from the system page by page.
+            SlotMemory::Growing(buffer) if buffer.n_bytes >= HUGE_PAGE_BYTES => {
+                let written = self.filled.load(Ordering::Relaxed) * size_of::<T>();
+                written.next_multiple_of(HUGE_PAGE_BYTES).min(buffer.n_bytes)
+            }
             SlotMemory::Growing(buffer) => buffer.n_bytes,
             SlotMemory::Fixed { bytes, .. } if bytes.is_mapped() => 0,
             SlotMemory::Fixed { .. } => self.capacity * size_of::<T>(),

@@ -46,6 +46,8 @@ fn index(
 const DIM: usize = 5;
 const N: usize = 40;
 
+const GRAPH: Structure = Structure::Graph { degree: 4, ef_build: 8 };
+
 /// Element `i` of the vectors in lists.
 fn value(i: usize) -> f32 {
     (i / DIM % 3 * 80) as f32 + (i * 37 % 11) as f32
@@ -71,6 +73,13 @@ fn lists(
     let gone = if texts { IdList::Text(vec![name(5), name(17)]) } else { IdList::Int(vec![5, 17]) };
     index.remove(&gone, &Work::inline()).unwrap();
     index.set_calibration(calibration, &Silent).unwrap();
+    index
+}
+
+/// A graph of the same, linked though there are few.
+fn graph(kind: (Metric, Encoding, Option<Encoding>), texts: bool) -> Arc<Index> {
+    let index = lists(kind, GRAPH, texts, "");
+    index.link(&Work::inline()).unwrap();
     index
 }
 
@@ -136,6 +145,9 @@ fn all() -> Vec<(&'static str, Arc<Snapshot>)> {
         ("lists-uint8-texts", lists((Metric::Angular, Encoding::UInt8, None), three, true, "")),
         ("lists-second-calibrated", lists(second, three, false, calibration)),
         ("lists-words-float16", lists(euclidean(words, Some(Encoding::Float16)), three, false, "")),
+        ("graph-waiting", lists(euclidean(scalar8, None), GRAPH, false, "")),
+        ("graph-uint8-texts", graph(euclidean(Encoding::UInt8, None), true)),
+        ("graph-second", graph(second, false)),
         ("codes", lists(bits, Structure::Exact, true, "")),
         ("empty", Arc::new(Index::new(spec).unwrap())),
         ("float32", index((2, Metric::Euclidean, Encoding::Float32, false), floats, None)),

@@ -53,7 +53,7 @@ impl Graph {
         };
         let linked = choose(kernels, &pairs, &self.rule(true), &numbers, both, work)?;
         // So far rows were numbered from 0.
-        let mut links = Links::none(self.codes.rows_end(), self.plan.degree, allocator)?;
+        let mut links = Links::none(&self.codes, self.plan.degree, allocator)?;
         for (chosen, &row) in linked.iter().zip(&rows) {
             links.put(row, chosen.iter().map(|link| rows[link.1 as usize]));
         }

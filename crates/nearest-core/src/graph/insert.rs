@@ -79,7 +79,7 @@ impl Graph {
         let of = |place: usize, out: &mut Vec<Row>| out.extend_from_slice(&of_near[place]);
         let chosen = choose(kernels, &pairs, &self.rule(false), &of_new, of, work)?;
         drop(pairs);
-        // What a row chose chooses again, among its own links and those that chose it; new rows among all near them.
+        // What a row chose chooses again, among its own links, or those that it chose, and those that chose it.
         let mut incoming: Vec<Vec<Row>> = vec![Vec::new(); numbers.rows.len()];
         for (&row, chosen) in of_new.iter().zip(&chosen) {
             chosen.iter().for_each(|link| incoming[link.1 as usize].push(row));
@@ -88,7 +88,7 @@ impl Graph {
         for (number, mut around) in (0..).zip(incoming) {
             match of_new.get(number as usize) {
                 // New rows have the first numbers.
-                Some(_) => around.extend_from_slice(&of_near[number as usize]),
+                Some(_) => around.extend(chosen[number as usize].iter().map(|link| link.1)),
                 None if around.is_empty() => continue,
                 None => {
                     let own = links.of_row(numbers.rows[number as usize]);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::codes::Chunks;
+use super::codes::{Chunks, Codes};
 use super::{Graph, NONE};
 use crate::column::{CHUNK_ROWS, Column, Row};
 use crate::error::Result;
@@ -16,29 +16,41 @@ pub struct Links {
 }
 
 impl Links {
-    /// None, of rows below `n_rows`.
-    pub fn none(n_rows: usize, degree: usize, allocator: &Arc<dyn Allocator>) -> Result<Self> {
-        let mut links = Self::zeroed(n_rows, degree, allocator)?;
-        links.all_mut().fill(NONE);
-        Ok(links)
+    /// None, of the rows that there are codes of.
+    pub fn none(codes: &Codes, degree: usize, allocator: &Arc<dyn Allocator>) -> Result<Self> {
+        Self::with(codes, degree, &Column::new(degree, CHUNK_ROWS), allocator)
     }
 
     /// Those of a graph.
     pub fn of(graph: &Graph, allocator: &Arc<dyn Allocator>) -> Result<Self> {
-        let degree = graph.plan.degree;
-        let mut links = Self::zeroed(graph.codes.rows_end(), degree, allocator)?;
+        Self::with(&graph.codes, graph.plan.degree, &graph.links, allocator)
+    }
+
+    fn with(
+        codes: &Codes,
+        degree: usize,
+        known: &Column<Row>,
+        allocator: &Arc<dyn Allocator>,
+    ) -> Result<Self> {
+        let n_bytes = codes.rows_end() * degree * size_of::<Row>();
+        let mut links = Self { degree, buffer: Buffer::zeroed(n_bytes, allocator)? };
         for (chunk, out) in links.all_mut().chunks_mut(CHUNK_ROWS * degree).enumerate() {
-            let known = graph.links.chunk(chunk);
-            let (old, new) = out.split_at_mut(known.len());
-            old.copy_from_slice(known);
+            // Freed chunks are left alone: what is never written takes no memory.
+            let (old, new) =
+                out[..codes.codes.rows_in(chunk) * degree].split_at_mut(known.chunk(chunk).len());
+            old.copy_from_slice(known.chunk(chunk));
             new.fill(NONE);
         }
         Ok(links)
     }
 
-    fn zeroed(n_rows: usize, degree: usize, allocator: &Arc<dyn Allocator>) -> Result<Self> {
-        let n_bytes = n_rows * degree * size_of::<Row>();
-        Ok(Self { degree, buffer: Buffer::zeroed(n_bytes, allocator)? })
+    /// These, of as many rows.
+    #[cfg(test)]
+    pub fn of_rows<const DEGREE: usize>(rows: &[[Row; DEGREE]]) -> Self {
+        let allocator: Arc<dyn Allocator> = Arc::new(crate::memory::SystemAllocator);
+        let mut buffer = Buffer::zeroed(size_of_val(rows), &allocator).unwrap();
+        buffer.copy_from_slice(bytemuck::cast_slice(rows.as_flattened()));
+        Self { degree: DEGREE, buffer }
     }
 
     /// As a column with the same rows as that of the codes.

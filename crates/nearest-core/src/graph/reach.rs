@@ -65,11 +65,8 @@ pub fn connect(links: &mut Links, hubs: &mut Vec<Row>, rows: &RowSet) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::NONE;
     use super::*;
-    use crate::memory::{Allocator, SystemAllocator};
     use crate::random::Random;
 
     #[test]
@@ -108,11 +105,7 @@ mod tests {
     }
 
     fn links<const DEGREE: usize>(rows: impl AsRef<[[Row; DEGREE]]>) -> Links {
-        let allocator: Arc<dyn Allocator> = Arc::new(SystemAllocator);
-        let rows = rows.as_ref();
-        let mut links = Links::none(rows.len(), DEGREE, &allocator).unwrap();
-        rows.iter().zip(0..).for_each(|(of_row, row)| links.put(row, of_row.iter().copied()));
-        links
+        Links::of_rows(rows.as_ref())
     }
 
     fn n_reached(links: &Links, hubs: &[Row]) -> usize {

@@ -171,7 +171,8 @@ impl Snapshot {
         let mut graph = graph.clone();
         // Links that are chosen anew are those of live rows.
         if graph.wants_repair(&self.live) && !(n_new >= MOST_WAITING && n_new >= graph.n_linked / 2) {
-            graph = graph.repaired(&self.live, allocator, work)?;
+            let read = |rows: &[Row], out: &mut [f32]| self.read_rows(rows, out);
+            graph = graph.mended(&read, &self.live, allocator, work)?;
         }
         let after = Snapshot { graph: Some(graph), ..self };
         if n_new < MOST_WAITING { Ok(after) } else { after.linked(held, allocator, work) }

@@ -1,7 +1,7 @@
 //! Changes: staged unseen, published at once.
 //!
-//! Removed rows are tombstones until most of a chunk is dead: then its live rows move to the end and the chunk goes
-//! free. Versions in use keep the old chunk, so nobody waits and nothing moves under a reader.
+//! Removed rows are tombstones until most of a chunk is dead, or, in a graph, some of all: then live rows move to the end and
+//! the chunk goes free. Versions in use keep the old chunk, so nobody waits and nothing moves under a reader.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ use crate::work::{Caller, Work};
 
 /// Dead rows from which a chunk may be compacted.
 const COMPACT_ROWS: usize = 1024;
+/// Of so many rows of a graph one may be dead.
+const ROWS_PER_DEAD: usize = 32;
 /// How long to wait for another writer before looking for signals.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -247,16 +249,19 @@ impl Writer {
 
     /// Moves live rows out of chunks that are mostly dead; nothing if there are none.
     fn compact(&mut self, before: &Snapshot, work: &Work<'_>) -> Result<Option<Snapshot>> {
-        if before.vectors.n_rows() - before.live.len() < COMPACT_ROWS {
+        let (n_rows, n_live) = (before.vectors.n_rows(), before.live.len());
+        // All links are copied and followed where any row of a graph moves: many chunks at once, when dead rows are many.
+        let waits = before.graph.is_some() && (n_rows - n_live) * ROWS_PER_DEAD < n_rows;
+        if n_rows - n_live < COMPACT_ROWS || waits {
             return Ok(None);
         }
+        let is_dead = |n: usize, live: usize| match before.graph {
+            Some(_) => (n - live) * 2 * ROWS_PER_DEAD > n,
+            None => n - live >= COMPACT_ROWS && n > 2 * live,
+        };
         let chunks = 0..before.vectors.n_chunks();
         let dead: Vec<usize> = chunks
-            .filter(|&chunk| {
-                let n = before.vectors.rows_in(chunk);
-                let live = before.live.len_in(chunk);
-                n - live >= COMPACT_ROWS && n > 2 * live
-            })
+            .filter(|&chunk| is_dead(before.vectors.rows_in(chunk), before.live.len_in(chunk)))
             .collect();
         if dead.is_empty() {
             return Ok(None);
@@ -266,8 +271,10 @@ impl Writer {
         }
         // Before numbers change: dead rows are ways between others.
         let graph = match &before.graph {
-            Some(graph) => Some(graph.repaired(&before.live, &self.allocator, work)?),
-            None => None,
+            Some(graph) if graph.n_dead(&before.live) > 0 => {
+                Some(graph.repaired(&before.live, &self.allocator, work)?)
+            }
+            graph => graph.clone(),
         };
         // The open chunk may be one of them: what moves must go elsewhere.
         each_kind!(&mut self.vectors, VectorsWriter, writer => writer.close());
@@ -286,15 +293,12 @@ impl Writer {
         let mut live = before.live.clone();
         dead.iter().for_each(|&chunk| live.clear_chunk(chunk));
         live.insert(ranges.iter().cloned().flatten());
-        let moved: Vec<Row> = ranges.iter().cloned().flatten().collect();
-        let number = |row: Row| {
-            if dead.contains(&(row as usize / CHUNK_ROWS)) {
-                // `rows` are ascending, chunk by chunk.
-                rows.binary_search(&row).ok().map(|at| moved[at])
-            } else {
-                Some(row)
-            }
-        };
+        let mut numbers: Vec<Option<Row>> =
+            (0..before.vectors.n_chunks() * CHUNK_ROWS).map(|row| Some(row as Row)).collect();
+        dead.iter().for_each(|&chunk| numbers[chunk * CHUNK_ROWS..][..CHUNK_ROWS].fill(None));
+        let moved = ranges.iter().cloned().flatten();
+        rows.iter().zip(moved).for_each(|(&row, place)| numbers[row as usize] = Some(place));
+        let number = |row: Row| numbers.get(row as usize).copied().flatten();
         let lists = before.lists.as_ref().map(|lists| lists.renumbered(number, &self.allocator, work));
         let mut after = self.publish(before, live, lists.transpose()?, &ranges, &ids, &dead)?;
         if let (Some(graph), Some(published)) = (graph, &mut after.graph) {
