@@ -265,7 +265,7 @@ def test_peers_have_as_many_chances_as_we(info: SetInfo) -> None:
         for one in adapters.load(name).sweep_parameters(info):
             families.setdefault(one.family or name, []).append(one)
     expected = {"faiss IVF-PQ fast-scan", "faiss IVF-RaBitQ", "scann", "svs", "hnswlib"}
-    own = {"nearest fast", "nearest compact", "nearest graph", "nearest build(recall=…)"}
+    own = {"nearest fast", "nearest compact", "nearest graph", "nearest graph compact", "nearest build(recall=…)"}
     assert set(families) == expected | own
     for family in expected:
         assert len(families[family]) >= 4, family
