@@ -72,6 +72,8 @@ class Session:
         What was compared, by name.
     at_recall : dict of str to list of AtRecall
         How fast methods are at exactly a recall, by name.
+    dims : dict of str to int
+        Dimensions of the vectors, by the same names.
     figures : dict
         Anything else that was measured, by name.
     claims : list of dict
@@ -101,6 +103,7 @@ class Session:
         self.with_limits = with_limits and not quick
         self.comparisons: dict[str, runner.Comparison] = {}
         self.at_recall: dict[str, list[sweep.AtRecall]] = {}
+        self.dims: dict[str, int] = {}
         self.curves: dict[str, list[sweep.Curve]] = {}
         self.tables: dict[str, dict[str, Any]] = {}
         self.figures: dict[str, dict[str, Any]] = {}
@@ -225,6 +228,7 @@ class Session:
                 asked = [entry.family for entry in entries if entry.parameters.asked is not None]
                 found = sweep.at_recall(comparison, recall, asked)
                 self.at_recall[key] = found
+                self.dims[key] = data.dim
                 results += found
                 for one in found[:1] + [one for one in (sweep.best_own(found),) if one is not None]:
                     self.say(f"  {one.label}: {one.queries_per_second:,.0f}/s")
@@ -287,6 +291,22 @@ class Session:
         """Keeps a table for people."""
         self.tables[name] = {"about": about, "head": list(head), "rows": [list(row) for row in rows]}
 
+    def table_of_bytes(self, spec: str) -> None:
+        """Tells what methods that were measured at recalls of a set take, everything counted."""
+        rows, whole = [], 0
+        for key, found in self.at_recall.items():
+            if not key.startswith(f"{spec}, "):
+                continue
+            whole = 4 * self.dims[key]
+            for one in found:
+                sizes = one.bytes_a_vector()
+                share = (sizes["account_bytes_a_vector"] or 0.0) / whole
+                numbers = [report.number(size) for size in sizes.values()]
+                row = [one.label, one.family, f"{one.recall:g}", *numbers, f"{share:.3f}"]
+                rows.append([*row, f"{report.number(one.queries_per_second)}/s"])
+        head = ["method", "kind", "recall", "bytes a vector", "resident", "on disk", "of float32", "speed"]
+        self.table(f"{spec}: bytes a vector of everything", head, rows, about=f"float32: {whole} bytes a vector")
+
     def worker(self, name: str, n_threads: int = 1, environment: dict[str, str] | None = None) -> Worker:
         """A process of its own, for what is no comparison of searches."""
         return Worker(name, n_threads, environment)
@@ -338,6 +358,14 @@ class Session:
         if value is None:
             return self.claim(text, f"≤ {show(most)}", "not measured", None)
         self.claim(text, f"≤ {show(most)}", show(value), value <= most)
+
+    def claim_bytes(self, key: str, family: str, most: float) -> None:
+        """States that the best of a family at a recall takes at most this share of float32's bytes."""
+        one = next((one for one in self.at_recall[key] if one.family == family), None)
+        size = one.bytes_a_vector()["account_bytes_a_vector"] if one is not None else None
+        share = None if size is None else size / (4 * self.dims[key])
+        text = f"{key}: bytes of {family}, as a share of float32"
+        self.claim_most(text, share, most, lambda value: f"{value:.3f}")
 
     def claim_exact(self, text: str, contender: runner.Contender | None) -> None:
         """States that the answers are those of float64 brute force, up to ties."""

@@ -100,7 +100,8 @@ def filtered(data: str, structure: str, seconds: float, seed: int) -> dict[str, 
     index = lists.build(one, 2, seed, structure=structure)
     exact = nearest.build(one.vectors, metric=one.metric, structure=nearest.Exact(), progress=False)
     effort = lists.effort_for(index, one, RECALL, K, 1)
-    peers = [_Faiss(one, factory, efforts) for factory, efforts in PEERS.items()]
+    efforts = [None] if isinstance(index.structure, nearest.Exact) else lists.efforts(index, one, K)
+    peers = [_Faiss(one, factory, hard) for factory, hard in PEERS.items()]
     which = lists.clusters(one.vectors, CLUSTERS, seed)
     orders = {
         "at random": np.random.default_rng(seed).permutation(n),
@@ -128,7 +129,6 @@ def filtered(data: str, structure: str, seconds: float, seed: int) -> dict[str, 
             options = {} if kind == "none" else {"filter": passes[of.ids]}
             return of.search(one.queries, K, effort=effort, n_threads=1, **options).ids
 
-        efforts = [None] if isinstance(index.structure, nearest.Exact) else lists.efforts(index, one, K)
         methods: dict[str, Any] = {
             "own": _least(lambda effort: ours(index, effort), efforts, score),
             "exact": (None, lambda: ours(exact, None)),
@@ -188,7 +188,6 @@ class _Faiss:
     """One kind of index of faiss, and what it is to let pass."""
 
     def __init__(self, one: DataSet, factory: str, efforts: Any) -> None:
-        import faiss
         from nearest.bench import adapters
         from nearest.bench.adapters.base import list_counts
 
@@ -197,19 +196,18 @@ class _Faiss:
         self.efforts = efforts
         self.built: Any = adapters.load("faiss").build(one.vectors, one.metric, {"factory": self.label}, 2, 0)
         self.queries = self.built.prepare(one.queries)
-        self.library = faiss
+        self.built.set_effort({}, 1)
         self.selector: Any = None
-        faiss.omp_set_num_threads(1)
 
     def filter(self, passes: Any) -> None:
         import numpy as np
 
         self.selector = None
         if passes is not None:
-            self.selector = self.library.IDSelectorBitmap(np.packbits(passes, bitorder="little"))
+            self.selector = self.built.library.IDSelectorBitmap(np.packbits(passes, bitorder="little"))
 
     def search(self, effort: Any) -> Any:
-        faiss, sel = self.library, self.selector
+        faiss, sel = self.built.library, self.selector
         if "HNSW" in self.label:
             params = faiss.SearchParametersHNSW(sel=sel, efSearch=effort)
         elif "IVF" in self.label:

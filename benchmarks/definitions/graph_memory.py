@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearest.bench import report, sweep
+from nearest.bench import sweep
 from nearest.bench.adapters.nearest import COMPACT_GRAPH, GRAPH
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ SETS = ("wordnet", "photos", "patches")
 PEERS = ("nearest", "hnswlib")
 FAST, COMPACT, COMPACT_SHORT, SHORT = 0.6, 0.3, 0.4, 128
 RECALL = 0.95
-
-_dims: dict[str, int] = {}
 
 
 def measure(session: Session) -> None:
@@ -39,31 +37,11 @@ def measure(session: Session) -> None:
             only=lambda one: one.family in (GRAPH, COMPACT_GRAPH) or not (one.family and sweep.is_own(one.family)),
             settings=settings,
         )
-        whole = 4 * data.dim
-        rows = []
-        for key, found in session.at_recall.items():
-            if key in _dims:
-                continue
-            _dims[key] = data.dim
-            for one in found:
-                sizes = one.bytes_a_vector()
-                share = (sizes["account_bytes_a_vector"] or 0.0) / whole
-                numbers = [report.number(size) for size in sizes.values()]
-                row = [one.label, one.family, f"{one.recall:g}", *numbers, f"{share:.3f}"]
-                rows.append([*row, f"{report.number(one.queries_per_second)}/s"])
-        head = ["method", "kind", "recall", "bytes a vector", "resident", "on disk", "of float32", "speed"]
-        session.table(f"{spec}: bytes a vector of everything", head, rows, about=f"float32: {whole} bytes a vector")
+        session.table_of_bytes(spec)
 
 
 def claims(session: Session) -> None:
-    for key, found in session.at_recall.items():
-        if not key.endswith(f" {RECALL:g}"):
-            continue
-        dim = _dims[key]
-        for family, most in ((GRAPH, FAST), (COMPACT_GRAPH, COMPACT_SHORT if dim <= SHORT else COMPACT)):
-            one: sweep.AtRecall | None = next((one for one in found if one.family == family), None)
-            size = one.bytes_a_vector()["account_bytes_a_vector"] if one is not None else None
-            share = None if size is None else size / (4 * dim)
-            session.claim_most(
-                f"{key}: bytes of {family}, as a share of float32", share, most, lambda value: f"{value:.3f}"
-            )
+    for key in session.at_recall:
+        if key.endswith(f" {RECALL:g}"):
+            session.claim_bytes(key, GRAPH, FAST)
+            session.claim_bytes(key, COMPACT_GRAPH, COMPACT_SHORT if session.dims[key] <= SHORT else COMPACT)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearest.bench.adapters.nearest import COMPACT, GRAPH
+from nearest.bench.adapters.nearest import COMPACT, COMPACT_GRAPH, GRAPH
 
 if TYPE_CHECKING:
     from session import Session
@@ -29,7 +29,8 @@ def measure(session: Session) -> None:
         threads=session.threads(THREADS),
         # What takes least memory has a definition of its own.
         only=lambda parameters: (
-            parameters.family not in (COMPACT, GRAPH) and parameters.build.get("workload", "batch") == "batch"
+            parameters.family not in (COMPACT, GRAPH, COMPACT_GRAPH)
+            and parameters.build.get("workload", "batch") == "batch"
         ),
     )
 

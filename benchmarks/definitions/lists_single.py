@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nearest.bench.adapters.nearest import COMPACT, GRAPH
+from nearest.bench.adapters.nearest import COMPACT, COMPACT_GRAPH, GRAPH
 
 if TYPE_CHECKING:
     from session import Session
@@ -23,7 +23,8 @@ def measure(session: Session) -> None:
         PEERS,
         mode="single",
         only=lambda parameters: (
-            parameters.family not in (COMPACT, GRAPH) and parameters.build.get("workload", "single") == "single"
+            parameters.family not in (COMPACT, GRAPH, COMPACT_GRAPH)
+            and parameters.build.get("workload", "single") == "single"
         ),
     )
 

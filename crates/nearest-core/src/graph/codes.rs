@@ -454,7 +454,7 @@ impl Query {
     }
 
     /// `‖q̂‖²`.
-    pub fn length(&self) -> f32 {
+    pub fn squared_norm(&self) -> f32 {
         self.squared
     }
 

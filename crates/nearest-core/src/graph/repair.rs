@@ -22,7 +22,7 @@ use crate::work::Work;
 const ROWS: usize = 1 << 16;
 /// If of so many rows more than one is dead, nearly all are linked to dead ones (photos, a fifth at random: linking around them takes
 /// 4 s, anew 6; and what is linked around finds some less, 0.003 to 0.006 of the neighbors).
-const ROWS_PER_DEAD: usize = 8;
+const ROWS_PER_DEAD_ANEW: usize = 8;
 
 impl Graph {
     /// The same without dead rows: with all links chosen anew where so many died that linking around them takes as long.
@@ -33,7 +33,7 @@ impl Graph {
         allocator: &Arc<dyn Allocator>,
         work: &Work<'_>,
     ) -> Result<Self> {
-        if self.n_dead(live) <= self.n_linked / ROWS_PER_DEAD {
+        if self.n_dead(live) <= self.n_linked / ROWS_PER_DEAD_ANEW {
             return self.repaired(live, allocator, work);
         }
         let anew = self.linked_anew(read, &self.linked_rows(live), allocator, work)?;

@@ -8,10 +8,11 @@ use nearest_kernels::{
     CodeQuery, CodeSums, Hit, Kernels, PANEL_ROWS, PanelQueries, PanelRows, pack_panel_bytes, panel_depth,
 };
 
-use super::codes::{Query, Reader};
+use super::codes::{Codes, Query, Reader};
 use super::pool;
 use super::search::{Scratch, Searcher};
 use crate::column::Row;
+use crate::metric::Metric;
 
 /// Rounding of a tile's estimates is less than this part of what they are made of.
 const ROUNDING: f32 = 1e-5;
@@ -85,12 +86,11 @@ impl Searcher<'_> {
             of_queries.extend_from_slice(&coded[..depth]);
             starts.push(CodeSums::default().products(bits, sum));
             // 0: a query of no length, to which all distances are to be computed.
-            weights.push(1.0 / query.unit());
+            weights.push(Some(1.0 / query.unit()).filter(|weight| weight.is_finite()).unwrap_or(0.0));
             compared.push(Compared { query, sum, best: Vec::new(), limit: u64::MAX });
         }
         thresholds.clear();
         thresholds.resize(compared.len(), f32::NEG_INFINITY);
-        weights.iter_mut().for_each(|weight| *weight = if weight.is_finite() { *weight } else { 0.0 });
         let most = ef.saturating_add((ef / 2).max(PANEL_ROWS));
         let reader = self.walker.reader();
         let mut ones = CodeQuery::default();
@@ -143,7 +143,7 @@ impl Searcher<'_> {
             for ((threshold, &weight), one) in thresholds.iter_mut().zip(&*weights).zip(&*compared) {
                 if one.limit < u64::MAX && weight > 0.0 {
                     let limit = pool::distance(one.limit);
-                    let rounding = ROUNDING * (panel.largest + one.query.length() + limit.abs());
+                    let rounding = ROUNDING * (panel.largest + one.query.squared_norm() + limit.abs());
                     *threshold = -(limit + rounding) * weight;
                 }
             }
@@ -156,7 +156,7 @@ impl Searcher<'_> {
 }
 
 impl Panel {
-    fn fill(&mut self, kernels: &Kernels, reader: &Reader<'_>, codes: &super::Codes, ones: &CodeQuery) {
+    fn fill(&mut self, kernels: &Kernels, reader: &Reader<'_>, codes: &Codes, ones: &CodeQuery) {
         let (bits, dim) = (codes.bits, codes.coding.dim());
         let mut of_rows = [&[][..]; PANEL_ROWS];
         let n = self.rows.len();
@@ -173,8 +173,7 @@ impl Panel {
         kernels.code_sums(ones, &of_rows[..n], &mut self.sums);
         // Places without a row are never hit.
         (self.factors, self.biases, self.largest) = ([0.0; PANEL_ROWS], [f32::NEG_INFINITY; PANEL_ROWS], 0.0);
-        let half =
-            if codes.coding.frame().metric() == crate::metric::Metric::InnerProduct { 0.0 } else { 0.5 };
+        let half = if codes.coding.frame().metric() == Metric::InnerProduct { 0.0 } else { 0.5 };
         let terms = self.factors.iter_mut().zip(&mut self.biases);
         for ((factor, bias), (&scale, sums)) in terms.zip(self.scales.iter().zip(&self.sums)) {
             let unit = scale * codes.unit();

@@ -303,33 +303,30 @@ impl Snapshot {
         if !left.is_empty() {
             // As few parts as keep all threads busy: each fetches all rows once.
             let size = left.len().div_ceil(work.n_threads()).clamp(LEAST_TOGETHER, MOST_TOGETHER);
-            let scanned =
+            let scanned = SCAN_KEPT.saturating_mul(ef);
+            let (of_left, of_scans) =
                 in_parts(left.len(), size, work, Together::default, |block, range, buffers, looked| {
                     let part = &left[range];
-                    if part.len() >= LEAST_TOGETHER {
-                        let of_part = part.iter().map(|&query| values(query));
-                        search.searcher.scan_together(
-                            SCAN_KEPT.saturating_mul(ef),
-                            of_part,
-                            sought.selected.iter(),
-                            &mut buffers.walk,
-                            block,
-                        );
-                        let (n_scans, n_compared) = (part.len(), part.len() * sought.selected.len());
+                    let together = part.len() >= LEAST_TOGETHER;
+                    if together {
+                        let (of_part, selected) = (part.iter().map(|&query| values(query)), sought.selected);
+                        let walk = &mut buffers.walk;
+                        search.searcher.scan_together(scanned, of_part, selected.iter(), walk, block);
+                        let (n_scans, n_compared) = (part.len(), part.len() * selected.len());
                         looked.add(Looked { n_scans, n_compared, ..Looked::default() });
                     }
                     let one = |(place, &query): (usize, &usize)| {
                         search.searcher.prepare(values(query), &mut buffers.walk);
-                        match part.len() >= LEAST_TOGETHER {
+                        match together {
                             true => buffers.walk.take_found(block.found(place)),
-                            false => search.scan(SCAN_KEPT.saturating_mul(ef), &mut buffers.walk, looked),
+                            false => search.scan(scanned, &mut buffers.walk, looked),
                         }
                         search.best(k, values(query), exclude(query), buffers, looked)
                     };
                     part.iter().enumerate().map(one).collect()
                 })?;
-            left.into_iter().zip(scanned.0).for_each(|(query, one)| found[query] = Some(one));
-            looked.add(scanned.1);
+            left.into_iter().zip(of_left).for_each(|(query, one)| found[query] = Some(one));
+            looked.add(of_scans);
         }
         Ok((found.into_iter().map(Option::unwrap_or_default).collect(), looked))
     }

@@ -28,7 +28,7 @@ use crate::work::{Caller, Work};
 /// Dead rows from which a chunk may be compacted.
 const COMPACT_ROWS: usize = 1024;
 /// Of so many rows of a graph one may be dead.
-const ROWS_PER_DEAD: usize = 32;
+const ROWS_PER_DEAD_KEPT: usize = 32;
 /// How long to wait for another writer before looking for signals.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -251,12 +251,12 @@ impl Writer {
     fn compact(&mut self, before: &Snapshot, work: &Work<'_>) -> Result<Option<Snapshot>> {
         let (n_rows, n_live) = (before.vectors.n_rows(), before.live.len());
         // All links are copied and followed where any row of a graph moves: many chunks at once, when dead rows are many.
-        let waits = before.graph.is_some() && (n_rows - n_live) * ROWS_PER_DEAD < n_rows;
+        let waits = before.graph.is_some() && (n_rows - n_live) * ROWS_PER_DEAD_KEPT < n_rows;
         if n_rows - n_live < COMPACT_ROWS || waits {
             return Ok(None);
         }
         let is_dead = |n: usize, live: usize| match before.graph {
-            Some(_) => (n - live) * 2 * ROWS_PER_DEAD > n,
+            Some(_) => (n - live) * 2 * ROWS_PER_DEAD_KEPT > n,
             None => n - live >= COMPACT_ROWS && n > 2 * live,
         };
         let chunks = 0..before.vectors.n_chunks();
