@@ -394,7 +394,7 @@ fn rows_may_move_to_other_chunks() {
         let index = filled(Spec { rerank, ..spec(dim, Metric::Euclidean, encoding) }, &values);
         assert_eq!(remove(&index, 0..40_000), 40_000);
         let snapshot = index.snapshot();
-        assert!(snapshot.stats().n_removed < 40_000, "the first chunk moved");
+        assert_eq!(snapshot.stats().n_removed, 0, "both chunks, half empty, became one");
         check_links(&snapshot);
         check_file(&snapshot);
         let more = vectors(Data::Groups, 50_000, dim, encoding, 112);
@@ -506,6 +506,35 @@ fn recall_stays_under_churn() {
         let found = by_id(&snapshot, search(&snapshot, &queries, 10, effort(30)));
         let (before, after) = (recall(&fresh, &truth), recall(&found, &truth));
         assert!(after >= before - 0.01, "{encoding:?}: {before} became {after}");
+    }
+}
+
+/// Rows that died little by little count as much as those that die at once: when an eighth has, all links are chosen anew.
+#[test]
+fn links_around_dead_rows_do_not_last() {
+    let (dim, n) = (12, 6000);
+    for (encoding, rerank) in
+        [(Encoding::Float32, None), (Encoding::UInt8, None), (scalar4(), Some(scalar8()))]
+    {
+        let values = vectors(Data::Groups, n, dim, encoding, 141);
+        let spec = Spec { rerank, ..spec(dim, Metric::Euclidean, encoding) };
+        let [little_by_little, at_once] = [filled(spec, &values), filled(spec, &values)];
+        for first in (0..600).step_by(100) {
+            remove(&little_by_little, first..first + 100);
+        }
+        let linked_around = bytes_of(&little_by_little.snapshot());
+        let not_yet = filled(spec, &values);
+        remove(&not_yet, 0..600);
+        assert_ne!(linked_around, bytes_of(&not_yet.snapshot()), "{encoding:?}");
+        // What is opened remembers.
+        let opened = reopened(&little_by_little.snapshot());
+        for index in [&little_by_little, &opened] {
+            remove(index, 600..800);
+        }
+        remove(&at_once, 0..800);
+        let expected = bytes_of(&at_once.snapshot());
+        assert!(bytes_of(&little_by_little.snapshot()) == expected, "{encoding:?}");
+        assert!(bytes_of(&opened.snapshot()) == expected, "{encoding:?}, opened");
     }
 }
 

@@ -13,12 +13,13 @@ use std::ops::Add;
 const BLOCK: usize = 64;
 
 /// A query, laid out to be compared with rows of codes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CodeQuery {
     bits: u32,
     row_bytes: usize,
     /// 8 bits: a block for 64 bytes of a row; 4 bits: two, for the lower halves and the upper ones.
     blocks: Vec<[i8; BLOCK]>,
+    sum: i32,
 }
 
 impl CodeQuery {
@@ -28,17 +29,56 @@ impl CodeQuery {
     /// Unless there are 4 or 8 bits.
     #[track_caller]
     pub fn set(&mut self, bits: u32, codes: &[i8]) {
-        assert!(bits == 4 || bits == 8, "rows of codes have 4 or 8 bits, got {bits}");
-        let per_byte = (8 / bits) as usize;
-        self.bits = bits;
-        self.row_bytes = codes.len().div_ceil(per_byte);
-        self.blocks.clear();
-        self.blocks.resize(self.row_bytes.div_ceil(BLOCK) * per_byte, [0; BLOCK]);
+        let per_byte = self.make_room(bits, codes.len());
+        self.sum = codes.iter().map(|&code| i32::from(code)).sum();
         for (half, codes) in codes.chunks(self.row_bytes.max(1)).enumerate() {
             for (block, codes) in codes.chunks(BLOCK).enumerate() {
                 self.blocks[block * per_byte + half][..codes.len()].copy_from_slice(codes);
             }
         }
+    }
+
+    /// Lays out what a row of so many components stands for, to compare it with others.
+    ///
+    /// # Panics
+    /// Unless there are 4 or 8 bits, and as many bytes as such a row has.
+    #[track_caller]
+    pub fn set_row(&mut self, bits: u32, dim: usize, row: &[u8]) {
+        let per_byte = self.make_room(bits, dim);
+        assert_eq!(row.len(), self.row_bytes, "bytes of a row of {dim} components of {bits} bits");
+        let levels: u32 = if bits == 8 {
+            for (block, bytes) in self.blocks.iter_mut().zip(row.chunks(BLOCK)) {
+                block.iter_mut().zip(bytes).for_each(|(level, &u)| *level = (u ^ 0x80) as i8);
+            }
+            row.iter().map(|&u| u32::from(u)).sum()
+        } else {
+            let level = |u: u8| 2 * u as i8 - 15;
+            for (blocks, bytes) in self.blocks.chunks_exact_mut(per_byte).zip(row.chunks(BLOCK)) {
+                blocks[0].iter_mut().zip(bytes).for_each(|(low, &u)| *low = level(u & 15));
+                blocks[1].iter_mut().zip(bytes).for_each(|(high, &u)| *high = level(u >> 4));
+            }
+            let uppers = &row[..dim - row.len()];
+            if uppers.len() < row.len() {
+                // Of an odd number of components the last upper half is none.
+                self.blocks[uppers.len() / BLOCK * per_byte + 1][uppers.len() % BLOCK] = 0;
+            }
+            let lower: u32 = row.iter().map(|&u| u32::from(u & 15)).sum();
+            lower + uppers.iter().map(|&u| u32::from(u >> 4)).sum::<u32>()
+        };
+        self.sum =
+            if bits == 8 { levels as i32 - 128 * dim as i32 } else { 2 * levels as i32 - 15 * dim as i32 };
+    }
+
+    /// Blocks of zeros for so many components; how many of them belong to 64 bytes of a row.
+    #[track_caller]
+    fn make_room(&mut self, bits: u32, dim: usize) -> usize {
+        assert!(bits == 4 || bits == 8, "rows of codes have 4 or 8 bits, got {bits}");
+        let per_byte = (8 / bits) as usize;
+        self.bits = bits;
+        self.row_bytes = dim.div_ceil(per_byte);
+        self.blocks.clear();
+        self.blocks.resize(self.row_bytes.div_ceil(BLOCK) * per_byte, [0; BLOCK]);
+        per_byte
     }
 
     /// Bits a component of the rows.
@@ -48,7 +88,7 @@ impl CodeQuery {
 
     /// `Σ query`.
     pub fn sum(&self) -> i32 {
-        self.blocks.as_flattened().iter().map(|&code| i32::from(code)).sum()
+        self.sum
     }
 
     /// Bytes of a row.

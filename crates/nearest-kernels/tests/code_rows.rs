@@ -17,6 +17,17 @@ fn components(bits: u32, row: &[u8], dim: usize) -> Vec<i64> {
         .collect()
 }
 
+/// A row laid out as a query is what its levels, laid out, are.
+fn check_row(bits: u32, row: &[u8], dim: usize) {
+    let level = |u: i64| (if bits == 4 { 2 * u - 15 } else { u - 128 }) as i8;
+    let levels: Vec<i8> = components(bits, row, dim).into_iter().map(level).collect();
+    let [mut expected, mut query] = [CodeQuery::default(), CodeQuery::default()];
+    expected.set(bits, &levels);
+    query.set(12 - bits, &[7; 300]);
+    query.set_row(bits, dim, row);
+    assert_eq!(query, expected, "{bits} bits, {dim} components");
+}
+
 fn check(kernels: &Kernels, bits: u32, codes: &[i8], rows: &[&[u8]]) {
     let mut query = CodeQuery::default();
     // What was there before must not matter.
@@ -62,6 +73,7 @@ fn sums_are_exact() {
                 for n in if dim > 300 { vec![0, 1, 13] } else { (0..=13).collect() } {
                     check(kernels, bits, &codes, &rows[..n]);
                 }
+                rows.iter().for_each(|row| check_row(bits, row, dim));
             }
         }
     }
@@ -84,6 +96,12 @@ fn extremes_do_not_overflow() {
 #[should_panic(expected = "rows of codes have 4 or 8 bits, got 2")]
 fn other_bits_are_refused() {
     CodeQuery::default().set(2, &[1, 2, 3]);
+}
+
+#[test]
+#[should_panic(expected = "bytes of a row of 3 components of 4 bits")]
+fn a_row_of_another_length_is_no_query() {
+    CodeQuery::default().set_row(4, 3, &[1]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::work::Work;
 /// Rows a task.
 const ROWS: usize = 64;
 /// Rows that are asked how distances grow.
-const GROWTH_ROWS: usize = 1024;
+const GROWTH_ROWS: usize = 1 << 14;
 /// Rows that chose a row among which it chooses again, at most.
 const INCOMING: usize = 64;
 
@@ -58,7 +58,8 @@ impl Graph {
             links.put(row, chosen.iter().map(|link| rows[link.1 as usize]));
         }
         let growth = growth(kernels, &pairs, &near);
-        let linked = Self { hubs_of: n, growth, waiting: Arc::default(), n_linked: n, ..self.clone() };
+        let (waiting, n_repaired) = Default::default();
+        let linked = Self { hubs_of: n, growth, waiting, n_linked: n, n_repaired, ..self.clone() };
         let hubs = hubs::choose(&vectors, &rows, self.plan.seed, work)?;
         linked.finished(links, hubs, live)
     }
@@ -101,9 +102,9 @@ fn growth(kernels: &Kernels, pairs: &Pairs<'_>, near: &Near) -> f32 {
 
 /// Buffers of one worker.
 #[derive(Debug, Default)]
-struct Scratch {
-    pairs: pairs::Scratch,
-    prune: prune::Scratch,
+struct Scratch<'a> {
+    pairs: pairs::Scratch<'a>,
+    prune: prune::Scratch<'a>,
     distances: Vec<f32>,
     candidates: Vec<(f32, Row)>,
 }

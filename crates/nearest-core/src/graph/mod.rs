@@ -94,6 +94,8 @@ pub struct Graph {
     pub waiting: Arc<Vec<Row>>,
     /// Rows with links, dead ones included.
     pub n_linked: usize,
+    /// Dead rows that others were linked around since all links were chosen at once.
+    pub n_repaired: usize,
 }
 
 impl Graph {
@@ -101,7 +103,7 @@ impl Graph {
     pub fn new(plan: Plan, codes: Codes) -> Self {
         let links = Column::new(plan.degree, CHUNK_ROWS);
         let (hubs, waiting) = Default::default();
-        Self { plan, codes, links, hubs, hubs_of: 0, growth: 0.0, waiting, n_linked: 0 }
+        Self { plan, codes, links, hubs, hubs_of: 0, growth: 0.0, waiting, n_linked: 0, n_repaired: 0 }
     }
 
     /// How links are chosen; of differences of inner products none is a small part.

@@ -15,19 +15,25 @@ use crate::metric::Metric;
 pub struct Pairs<'a> {
     bits: u32,
     dim: usize,
-    codes: Vec<&'a [u8]>,
-    /// What a level is worth.
-    scales: Vec<f32>,
+    rows: Vec<Coded<'a>>,
     /// Under inner products, added up for two rows: what makes their product that of the vectors out of the frame, and turns
     /// it round.
     moved: Option<Vec<f32>>,
 }
 
+/// A row: its code, and what a level is worth.
+#[derive(Clone, Copy, Debug)]
+struct Coded<'a> {
+    code: &'a [u8],
+    scale: f32,
+}
+
 /// Buffers of one worker.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct Scratch<'a> {
     query: CodeQuery,
-    levels: Vec<i8>,
+    codes: Vec<&'a [u8]>,
+    scales: Vec<f32>,
     sums: Vec<CodeSums>,
 }
 
@@ -35,13 +41,9 @@ impl<'a> Pairs<'a> {
     /// These rows, numbered from 0.
     pub fn new(codes: &'a Codes, rows: &[Row]) -> Self {
         let (reader, unit) = (Reader::new(Kernels::best(), codes), codes.unit());
-        let mut pairs = Self {
-            bits: codes.bits,
-            dim: codes.coding.dim(),
-            codes: rows.iter().map(|&row| reader.code(row)).collect(),
-            scales: rows.iter().map(|&row| unit * reader.scale(row)).collect(),
-            moved: None,
-        };
+        let coded = |&row: &Row| Coded { code: reader.code(row), scale: unit * reader.scale(row) };
+        let (bits, dim) = (codes.bits, codes.coding.dim());
+        let mut pairs = Self { bits, dim, rows: rows.iter().map(coded).collect(), moved: None };
         if codes.coding.frame().metric() == Metric::InnerProduct {
             pairs.moved = Some(pairs.moved(codes, rows));
         }
@@ -74,17 +76,17 @@ impl<'a> Pairs<'a> {
 
     /// Rows.
     pub fn len(&self) -> usize {
-        self.scales.len()
+        self.rows.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.scales.is_empty()
+        self.rows.is_empty()
     }
 
     /// Asks for rows that will be compared.
     pub fn ask(&self, rows: &[Row]) {
-        rows.iter().for_each(|&row| prefetch(self.codes[row as usize]));
+        rows.iter().for_each(|&row| prefetch(self.rows[row as usize].code));
     }
 
     /// Distances between a row and others.
@@ -93,48 +95,44 @@ impl<'a> Pairs<'a> {
         kernels: &Kernels,
         row: Row,
         others: &[Row],
-        scratch: &mut Scratch,
+        scratch: &mut Scratch<'a>,
         out: &mut Vec<f32>,
     ) {
-        let Scratch { query, levels, sums } = scratch;
-        let code = self.codes[row as usize];
-        levels.clear();
-        if self.bits == 4 {
-            let level = |half: u8| 2 * half as i8 - 15;
-            levels.extend(code.iter().map(|u| level(u & 15)));
-            levels.extend(code.iter().take(self.dim - code.len()).map(|u| level(u >> 4)));
-        } else {
-            levels.extend(code.iter().map(|&u| (u ^ 0x80) as i8));
+        let Scratch { query, codes, scales, sums } = scratch;
+        let own = self.rows[row as usize];
+        query.set_row(self.bits, self.dim, own.code);
+        codes.clear();
+        scales.clear();
+        for &other in others {
+            let Coded { code, scale } = self.rows[other as usize];
+            codes.push(code);
+            scales.push(scale);
         }
-        query.set(self.bits, levels);
-        let rows: Vec<&[u8]> = others.iter().map(|&other| self.codes[other as usize]).collect();
+        // Last the row itself, whose squares are summed up as those of the others are.
+        codes.push(own.code);
         sums.clear();
-        sums.resize(rows.len(), CodeSums::default());
-        kernels.code_sums(query, &rows, sums);
+        sums.resize(codes.len(), CodeSums::default());
+        kernels.code_sums(query, codes, sums);
+        let squares = |sums: CodeSums| sums.squares(self.bits, self.dim) as f32;
+        let square = own.scale * own.scale * squares(sums[others.len()]);
         let sum = query.sum();
-        let scale = self.scales[row as usize];
-        let squares: i32 = levels.iter().map(|&level| i32::from(level).pow(2)).sum();
-        let square = scale * scale * squares as f32;
+        let each = scales.iter().zip(&*sums);
+        let product = |scale: f32, sums: CodeSums| own.scale * scale * sums.products(self.bits, sum) as f32;
         out.clear();
-        out.extend(others.iter().zip(&*sums).map(|(&other, &sums)| {
-            let other = other as usize;
-            let other_scale = self.scales[other];
-            let product = scale * other_scale * sums.products(self.bits, sum) as f32;
-            let distance = match &self.moved {
-                Some(moved) => moved[row as usize] + moved[other] - product,
-                None => {
-                    let squares = sums.squares(self.bits, self.dim) as f32;
-                    square + other_scale * other_scale * squares - 2.0 * product
-                }
-            };
-            distance.max(0.0)
-        }));
+        match &self.moved {
+            None => out.extend(each.map(|(&scale, &sums)| {
+                (square + scale * scale * squares(sums) - 2.0 * product(scale, sums)).max(0.0)
+            })),
+            Some(moved) => out.extend(each.zip(others).map(|((&scale, &sums), &other)| {
+                (moved[row as usize] + moved[other as usize] - product(scale, sums)).max(0.0)
+            })),
+        }
     }
 
     /// Rows of bytes, each relative to 128.
     #[cfg(test)]
     pub fn of_bytes(dim: usize, codes: &'a [u8], scale: f32) -> Self {
-        let codes: Vec<&[u8]> = codes.chunks_exact(dim).collect();
-        Self { bits: 8, dim, scales: vec![scale; codes.len()], codes, moved: None }
+        let rows = codes.chunks_exact(dim).map(|code| Coded { code, scale }).collect();
+        Self { bits: 8, dim, rows, moved: None }
     }
 }

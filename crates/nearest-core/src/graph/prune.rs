@@ -29,20 +29,20 @@ pub fn nearest_first(a: &(f32, Row), b: &(f32, Row)) -> Ordering {
 
 /// Buffers of one worker.
 #[derive(Debug, Default)]
-pub struct Scratch {
-    pairs: pairs::Scratch,
+pub struct Scratch<'a> {
+    pairs: pairs::Scratch<'a>,
     rows: Vec<Row>,
     distances: Vec<f32>,
     left_out: Vec<(f32, Row)>,
 }
 
 /// Leaves of `candidates`, nearest first, each once and none of them the row itself, those that the row is linked to.
-pub fn prune(
+pub fn prune<'a>(
     kernels: &Kernels,
-    pairs: &Pairs<'_>,
+    pairs: &Pairs<'a>,
     rule: &Rule,
     candidates: &mut Vec<(f32, Row)>,
-    scratch: &mut Scratch,
+    scratch: &mut Scratch<'a>,
 ) {
     let Scratch { pairs: buffers, rows, distances, left_out } = scratch;
     left_out.clear();

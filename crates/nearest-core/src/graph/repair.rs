@@ -21,11 +21,12 @@ use crate::work::Work;
 /// Rows that choose again at once.
 const ROWS: usize = 1 << 16;
 /// If of so many rows more than one is dead, nearly all are linked to dead ones (photos, a fifth at random: linking around them takes
-/// 4 s, anew 6; and what is linked around finds some less, 0.003 to 0.006 of the neighbors).
+/// 4 s, anew 6). And what is linked around finds less from time to time (0.01 of the neighbours after two fifths), so that those count
+/// too that died before.
 const ROWS_PER_DEAD_ANEW: usize = 8;
 
 impl Graph {
-    /// The same without dead rows: with all links chosen anew where so many died that linking around them takes as long.
+    /// The same without dead rows: with all links chosen anew where so many died since that was done that links have become worse.
     pub fn mended(
         &self,
         read: Read<'_>,
@@ -33,7 +34,7 @@ impl Graph {
         allocator: &Arc<dyn Allocator>,
         work: &Work<'_>,
     ) -> Result<Self> {
-        if self.n_dead(live) <= self.n_linked / ROWS_PER_DEAD_ANEW {
+        if self.n_repaired + self.n_dead(live) <= self.n_linked / ROWS_PER_DEAD_ANEW {
             return self.repaired(live, allocator, work);
         }
         let anew = self.linked_anew(read, &self.linked_rows(live), allocator, work)?;
@@ -82,7 +83,8 @@ impl Graph {
             let all = first..first + self.codes.codes.rows_in(chunk) as Row;
             all.filter(|&row| !rows.contains(row)).for_each(|row| links.put(row, []));
         }
-        Self { n_linked: rows.len(), ..self.clone() }.finished(links, hubs, &rows)
+        Self { n_linked: rows.len(), n_repaired: self.n_repaired + self.n_dead(live), ..self.clone() }
+            .finished(links, hubs, &rows)
     }
 
     /// The same with other numbers for its rows, which all live: `codes` has them where they are now.

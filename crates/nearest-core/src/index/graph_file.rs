@@ -26,7 +26,7 @@ const WAITING: &str = "graph_waiting";
 pub(super) const KNOWN: [&str; 7] = [GRAPH, CENTRE, CODES, SCALES, LINKS, HUBS, WAITING];
 
 /// Numbers of the section `graph`.
-const N_GRAPH: usize = 5;
+const N_GRAPH: usize = 6;
 
 impl Snapshot {
     /// Writes a graph with the row numbers of the file, in which live rows lie side by side, and without dead rows.
@@ -44,11 +44,9 @@ impl Snapshot {
         let loss = coding.loss();
         let bits_of = |number: f32| u64::from(number.to_bits());
         let [error, spread, growth] = [loss.error, loss.spread, graph.growth].map(bits_of);
-        file.array(
-            GRAPH,
-            &[N_GRAPH as u64],
-            &[error, spread, growth, graph.hubs_of as u64, codes.bits.into()],
-        )?;
+        let counts = [graph.hubs_of, graph.n_repaired].map(|count| count as u64);
+        let numbers = [error, spread, growth, counts[0], counts[1], codes.bits.into()];
+        file.array(GRAPH, &[N_GRAPH as u64], &numbers)?;
         file.mark_required();
         file.array(CENTRE, &[dim], coding.frame().centre())?;
         file.mark_required();
@@ -86,6 +84,7 @@ impl Snapshot {
 pub(super) struct Trained {
     pub(super) codes: Codes,
     hubs_of: usize,
+    n_repaired: usize,
     growth: f32,
 }
 
@@ -99,7 +98,7 @@ pub(super) fn read_codes(view: &FileView, spec: &Spec) -> Result<Option<Trained>
     }
     let kernels = Kernels::best();
     let numbers = view.array::<u64>(view.require(GRAPH, Dtype::U64, &[Some(N_GRAPH as u64)])?)?;
-    let &[error, spread, growth, hubs_of, bits] = numbers else {
+    let &[error, spread, growth, hubs_of, n_repaired, bits] = numbers else {
         return Err(Error::format(format!("section 'graph' must hold {N_GRAPH} numbers, got {numbers:?}")));
     };
     let [error, spread, growth] = [error, spread, growth].map(float);
@@ -130,16 +129,17 @@ pub(super) fn read_codes(view: &FileView, spec: &Spec) -> Result<Option<Trained>
         }
     };
     let coding = Coding::new(plan.frame(kernels, centre)?, codec, Loss { error, spread });
-    let hubs_of =
-        usize::try_from(hubs_of).map_err(|_| Error::format("section 'graph' counts too many rows"))?;
-    Ok(Some(Trained { codes: Codes::new(Arc::new(coding), second, bits), hubs_of, growth }))
+    let count =
+        |n: u64| usize::try_from(n).map_err(|_| Error::format("section 'graph' counts too many rows"));
+    let (hubs_of, n_repaired) = (count(hubs_of)?, count(n_repaired)?);
+    Ok(Some(Trained { codes: Codes::new(Arc::new(coding), second, bits), hubs_of, n_repaired, growth }))
 }
 
 /// The graph of `n` rows, whose codes are `vectors` where nothing else is kept of them.
 pub(super) fn read_graph(
     view: &FileView,
     spec: &Spec,
-    Trained { codes, hubs_of, growth }: Trained,
+    Trained { codes, hubs_of, n_repaired, growth }: Trained,
     vectors: &Vectors,
     n: usize,
 ) -> Result<Graph> {
@@ -177,7 +177,8 @@ pub(super) fn read_graph(
     }
     let codes = Codes { codes: first, scales, ..codes };
     let hubs = Arc::new(Hubs::new(Kernels::best(), &codes, hubs));
-    Ok(Graph { plan, codes, links, hubs, hubs_of, growth, waiting: Arc::new(waiting), n_linked })
+    let waiting = Arc::new(waiting);
+    Ok(Graph { plan, codes, links, hubs, hubs_of, growth, waiting, n_linked, n_repaired })
 }
 
 /// Checks that links lead to rows, and to every row that does not wait.

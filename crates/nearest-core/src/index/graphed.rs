@@ -170,7 +170,7 @@ impl Snapshot {
         let n_new = graph.waiting.len() - held.len();
         let mut graph = graph.clone();
         // Links that are chosen anew are those of live rows.
-        if graph.wants_repair(&self.live) && !(n_new >= MOST_WAITING && n_new >= graph.n_linked / 2) {
+        if graph.wants_repair(&self.live) && !(n_new >= MOST_WAITING && graph.links_anew(n_new)) {
             let read = |rows: &[Row], out: &mut [f32]| self.read_rows(rows, out);
             graph = graph.mended(&read, &self.live, allocator, work)?;
         }

@@ -255,13 +255,14 @@ impl Writer {
         if n_rows - n_live < COMPACT_ROWS || waits {
             return Ok(None);
         }
-        let is_dead = |n: usize, live: usize| match before.graph {
-            Some(_) => (n - live) * 2 * ROWS_PER_DEAD_KEPT > n,
+        let is_left = |n: usize, live: usize| match before.graph {
+            // Those that were never filled too: one of them is enough.
+            Some(_) => n > 0 && (CHUNK_ROWS - live) * 2 * ROWS_PER_DEAD_KEPT > CHUNK_ROWS,
             None => n - live >= COMPACT_ROWS && n > 2 * live,
         };
         let chunks = 0..before.vectors.n_chunks();
         let dead: Vec<usize> = chunks
-            .filter(|&chunk| is_dead(before.vectors.rows_in(chunk), before.live.len_in(chunk)))
+            .filter(|&chunk| is_left(before.vectors.rows_in(chunk), before.live.len_in(chunk)))
             .collect();
         if dead.is_empty() {
             return Ok(None);
