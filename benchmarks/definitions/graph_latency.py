@@ -141,7 +141,9 @@ def _lines(index: Any, walk: dict[str, float]) -> float:
     code, links = -(-half // LINE), index.structure.degree * 4 / LINE
     # What is kept of a row beside its code: all of its bytes, or a second code.
     again = -(-index.dim // LINE)
-    return walk["n_compared"] * (code + beside) + walk["n_followed"] * links + walk["n_reranked"] * again
+    # Hubs lie side by side, and stay near.
+    n_moved = walk["n_compared"] - index.stats()["n_hubs"]
+    return n_moved * (code + beside) + walk["n_followed"] * links + walk["n_reranked"] * again
 
 
 def _least(recall_at: Any, efforts: range, recall: float) -> int:

@@ -106,10 +106,10 @@ impl<'a> Searcher<'a> {
     /// Leaves the nearest rows that it comes to, and those of `others`, in the scratch: `ef` of them, or, where only the `k`
     /// nearest count, about as many, more if these do not stand out.
     pub fn nearest(&self, ef: usize, k: Option<usize>, others: &[Row], scratch: &mut Scratch) -> Steps {
-        self.start(ef, scratch);
+        let n_hubs = self.start(ef, scratch);
         let Scratch { query, starts, walk, .. } = scratch;
         let mut steps = self.walker.walk(query, starts, self.kept(ef, k, query), BEAM_WIDTH, walk);
-        steps.n_distances += self.compare(others.iter().copied(), scratch);
+        steps.n_distances += n_hubs + self.compare(others.iter().copied(), scratch);
         steps
     }
 
@@ -121,13 +121,13 @@ impl<'a> Searcher<'a> {
         limits: Limits,
         scratch: &mut Scratch,
     ) -> Option<Steps> {
-        self.start(usize::MAX, scratch);
+        let n_hubs = self.start(usize::MAX, scratch);
         let Scratch { query, starts, walk, .. } = scratch;
         let admitted = Admitted { words: &selected.all_words(), limits };
         let kept = self.kept(ef, k, query);
         let mut steps = self.walker.walk_among(query, starts, kept, BEAM_WIDTH, &admitted, walk)?;
         let waiting = self.graph.waiting.iter().copied().filter(|&row| selected.contains(row));
-        steps.n_distances += self.compare(waiting, scratch);
+        steps.n_distances += n_hubs + self.compare(waiting, scratch);
         Some(steps)
     }
 
@@ -163,10 +163,11 @@ impl<'a> Searcher<'a> {
     }
 
     /// All hubs that the pool has room for: so a walk goes on from whichever is nearer than what it found so far, and comes to
-    /// groups that no links lead to from others.
-    fn start(&self, n: usize, scratch: &mut Scratch) {
+    /// groups that no links lead to from others. All of them are compared; gives how many they are.
+    fn start(&self, n: usize, scratch: &mut Scratch) -> usize {
         let Scratch { query, sums, distances, starts, .. } = scratch;
         self.graph.hubs.nearest(self.kernels, query, n, starts, sums, distances);
+        self.graph.hubs.rows.len()
     }
 
     /// Compares rows and lets them into the pool; gives how many they were.

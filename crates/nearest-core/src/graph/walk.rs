@@ -51,7 +51,7 @@ pub struct Steps {
     pub n_rounds: usize,
     /// Rows followed.
     pub n_followed: usize,
-    /// Distances.
+    /// Distances, but for those to where it started.
     pub n_distances: usize,
 }
 
@@ -238,7 +238,7 @@ impl<'a> Walker<'a> {
             best.take(&mut fresh[..n]);
             asked = first..seen.len();
         };
-        steps.n_distances = seen.len();
+        steps.n_distances = seen.len() - starts.len();
         visited.clear(seen);
         (steps, is_whole)
     }
@@ -342,7 +342,7 @@ mod tests {
                 for beam_width in 1..4 {
                     let mut starts = starts(&codes, &query, &[7, 200]);
                     let steps = walker.walk(&query, &mut starts, (n, None), beam_width, &mut scratch);
-                    assert_eq!((steps.n_distances, steps.n_followed), (n, n));
+                    assert_eq!((steps.n_distances, steps.n_followed), (n - 2, n));
                     let all = scratch.pool.entries().to_vec();
                     assert_eq!(all.len(), n);
                     for (&entry, next) in all.iter().zip(&all[1..]) {
