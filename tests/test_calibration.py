@@ -219,7 +219,7 @@ def test_calibrating(index: Index) -> None:
     assert before.recall == 0.95
     given_ones = index.calibrate(QUERIES, k=3)
     assert given_ones == index.calibration != before
-    assert (given_ones.n_queries, given_ones.n_vectors, given_ones.recall) == (500, 6000, None)
+    assert (given_ones.n_queries, given_ones.n_vectors, given_ones.recall) == (500, 6000, 0.95)
     assert sorted(given_ones.curves) == [1, 3, 10, 100]
     assert "measured on 500 queries against 6,000 vectors" in given_ones.explanation
     own = index.calibrate()
@@ -287,12 +287,17 @@ def test_searches_look_at_as_many_lists_as_the_recall_takes(index: Index) -> Non
     assert all(np.array_equal(a.ids, b.ids) for a, b in zip(radius, same, strict=True))
     # All lists of vectors that are kept as they are find everything.
     assert np.array_equal(index.search(QUERIES, 10, recall=1).ids, nearest.knn(VECTORS, QUERIES, 10).ids)
-    # A calibration that nothing was built for is not aimed at.
-    index.calibrate(QUERIES)
+    # What it was built for stays when it is measured again; a calibration that nothing was built for is not aimed at.
+    again = index.calibrate(QUERIES)
+    assert again.recall == 0.95
+    assert np.array_equal(index.search(QUERIES, 10).ids, index.search(QUERIES, 10, recall=0.95).ids)
+    by_hand = Index(DIM, structure=Lists(128), encoding="scalar8")
+    by_hand.add(VECTORS)
+    assert by_hand.calibrate(QUERIES).recall is None
     default = math.isqrt(127) + 1
-    assert np.array_equal(index.search(QUERIES, 10).ids, index.search(QUERIES, 10, effort=default).ids)
-    single = [index.search(query, 10).ids for query in QUERIES[:50]]
-    assert np.array_equal(index.search(QUERIES[:50], 10, effort=default).ids, single)
+    assert np.array_equal(by_hand.search(QUERIES, 10).ids, by_hand.search(QUERIES, 10, effort=default).ids)
+    single = [by_hand.search(query, 10).ids for query in QUERIES[:50]]
+    assert np.array_equal(by_hand.search(QUERIES[:50], 10, effort=default).ids, single)
 
 
 def test_a_recall_needs_a_calibration() -> None:

@@ -252,7 +252,7 @@ def read_graph(found: dict[str, np.ndarray]) -> dict[str, Any]:
     rotation = None if native else Rotation(dim, seed)
 
     coder = Coder(encoding if native or name not in RAW else 17, dim, None)
-    codes, bits = found.get("graph_codes", found["vectors"]), int(found["graph"][4])
+    codes, bits = found.get("graph_codes", found["vectors"]), int(found["graph"][5])
     scales = found["graph_scales"].astype(np.float64)[:, None]
     half = -(-dim // 2)
     # In units of the scale.

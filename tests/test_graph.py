@@ -76,10 +76,16 @@ def test_ef_builds_refused(ef_build: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"metric": "manhattan"}, "Graph with the metric manhattan; the metrics euclidean, sqeuclidean, cosine"),
-        ({"metric": "hamming", "encoding": "binary"}, "Graph with the metric hamming"),
-        ({"encoding": "rabitq(2)"}, "a graph of rabitq(2) codes; scalar8, scalar4 and all encodings that keep numbers"),
-        ({"encoding": "product(4, 8)"}, "a graph of product(4, 8) codes; scalar8, scalar4"),
+        (
+            {"metric": "manhattan"},
+            "Graph goes with the metrics euclidean, sqeuclidean, cosine, angular and inner_product, got metric=man",
+        ),
+        ({"metric": "hamming", "encoding": "binary"}, "cosine, angular and inner_product, got metric=hamming"),
+        (
+            {"encoding": "rabitq(2)"},
+            "Graph goes with scalar8, scalar4 and all encodings that keep numbers as they are, got encoding=rabitq(2)",
+        ),
+        ({"encoding": "product(4, 8)"}, "numbers as they are, got encoding=product(4, 8)"),
     ],
 )
 def test_what_does_not_go_together(arguments: dict[str, Any], message: str) -> None:
@@ -109,7 +115,7 @@ def test_what_an_index_says_of_itself() -> None:
     assert "there are too few vectors to make lists, codes or links: every query is" in index.explanation
     assert "n_links" not in index.stats()
     assert index.search(np.ones(16), explain=True).explanation["exact"] is True  # type: ignore[index]
-    index.add(vectors_of("float32", 3000, 2))
+    index.add(vectors_of("float32", 9000, 2))
     assert "a query walks along the links of vectors, up to 24 each" in index.explanation
     explained = index.search(np.ones(16), explain=True).explanation
     assert explained is not None
@@ -122,7 +128,7 @@ def test_what_an_index_says_of_itself() -> None:
     paths = {
         "scan": {"filter": index.ids[::10]},
         "walk": {"filter": index.ids[index.ids % 10 != 0], "effort": 10},
-        "all": {"effort": 4000},
+        "all": {"effort": 10_000},
     }
     for path, options in paths.items():
         explained = index.search(np.ones((3, 16)), explain=True, **options).explanation

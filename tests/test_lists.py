@@ -84,12 +84,20 @@ def test_spills_refused(spill: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"metric": "manhattan"}, NotImplementedError, "Lists with the metric manhattan; the metrics euclidean, sq"),
-        ({"metric": "hamming", "encoding": "binary"}, NotImplementedError, "Lists with the metric hamming"),
+        (
+            {"metric": "manhattan"},
+            NotImplementedError,
+            "inner_product, got metric=manhattan",
+        ),
+        (
+            {"metric": "hamming", "encoding": "binary"},
+            NotImplementedError,
+            "Lists goes with the metrics euclidean",
+        ),
         (
             {"metric": "manhattan", "encoding": "scalar4", "structure": None},
             NotImplementedError,
-            "encoding scalar4 with",
+            "encoding scalar4 goes with the metrics",
         ),
         ({"metric": "jaccard", "encoding": "scalar4"}, NotImplementedError, "works with encoding='binary', got"),
         ({"rerank": "float16"}, NotImplementedError, "rerank goes with short encodings; float32 vectors are kept and"),

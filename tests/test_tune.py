@@ -66,9 +66,9 @@ def test_build_shadows_what_is_large(monkeypatch: pytest.MonkeyPatch, rng: np.ra
         (
             {"encoding": "scalar4", "metric": "manhattan"},
             NotImplementedError,
-            "encoding scalar4 with the metric manhattan",
+            "encoding scalar4 goes with the metrics euclidean",
         ),
-        ({"structure": Lists(), "metric": "manhattan"}, NotImplementedError, "Lists with the metric manhattan; the"),
+        ({"structure": Lists(), "metric": "manhattan"}, NotImplementedError, "inner_product, got metric=manhattan"),
         ({"queries": np.ones((0, 4)), "structure": Lists()}, ArgumentError, "queries must be at least one, got none"),
         ({"encoding": "binary"}, NotImplementedError, "hamming"),
         ({"metric": "hamming"}, ArgumentError, "vectors must be uint8"),

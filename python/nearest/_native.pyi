@@ -213,6 +213,6 @@ class Snapshot:
     def calibration(self) -> str | None: ...
     @property
     def is_trained(self) -> bool:
-        """Whether its lists were made."""
+        """Whether its codes, and lists or links, were made."""
     def stats(self) -> dict[str, Any]:
         """Counts and bytes, by part."""

@@ -146,9 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("vectors", metavar="VECTORS", help="a file of vectors")
     sub.add_argument("-o", "--output", required=True, metavar="INDEX", help="the index to write, such as words.nearest")
     _add_metric(sub)
-    sub.add_argument(
-        "--encoding", default="auto", metavar="NAME", help="how vectors are stored (default: as they come)"
-    )
+    sub.add_argument("--encoding", default="auto", metavar="NAME", help="how vectors are stored (default: chosen)")
     sub.add_argument("--shadow", choices=["scalar8"], help="keep a smaller copy that makes single queries faster")
     sub.add_argument(
         "--lists", type=_count, nargs="?", const=0, metavar="N", help="inverted lists, as many as are given or as suit"
@@ -173,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-k", type=_count, metavar="K", help="neighbors per query (default: 10)")
     _add_metric(sub, " (for a file of vectors; an index knows its own)")
     sub.add_argument("--recall", type=_share, metavar="R", help="the recall wanted, if the index was calibrated")
-    sub.add_argument("--effort", type=_count, metavar="E", help="the lists to look at, instead of a recall")
+    sub.add_argument("--effort", type=_count, metavar="E", help="lists to look at, or candidates to keep")
     sub.add_argument("--radius", type=_finite, metavar="R", help="instead of k: everything up to this distance")
     sub.add_argument("--filter-ids", metavar="FILE", help="search only among these ids")
     sub.add_argument("-o", "--output", type=_result_path, metavar="FILE", help="write to .npz, .ivecs, .json or .csv")

@@ -180,7 +180,7 @@ def knn_graph(
         As for `knn`.
     exact : bool
         True promises the true neighbors. False allows an approximate table that reaches about `recall`, where that is
-        faster: from some hundred thousand vectors on, on the metrics that go with `Lists`.
+        faster: from n² · dim of 4 · 10¹² on (177 000 vectors of 128 dimensions), on the metrics that go with `Lists`.
     recall : float
         What an approximate table has to reach, above 0 and at most 1: the share of the true neighbors that are in it.
     n_threads : int, optional

@@ -296,8 +296,14 @@ class Index:
         Returns
         -------
         dict
-            `n_vectors`, `dim`, `metric`, `structure`, `encoding`, `id_kind` (none, implicit, int or text), `read_only`,
-            `seed`, `explanation`, and the counts and bytes of the native module.
+            `n_vectors`, `dim`, `metric`, `structure`, `encoding`, `rerank`, `id_kind` (none, implicit, int or text),
+            `read_only`, `seed`, `explanation`; `n_removed`, places that removed vectors still take; bytes in memory,
+            without those of a map, by part (`vectors_bytes`, `ids_bytes` and so on).
+
+            `Lists`: `n_lists`, `n_entries` (vectors in lists, those in two of them twice, and removed ones),
+            `largest_list`, and `drift`, how much farther from their lists vectors are than those that these were
+            made for. `Graph`: `n_links`, `n_hubs` (vectors that walks start from), `n_waiting` (for links), and
+            `unreachable`, vectors with links that no walk can come to: always 0.
         """
         snapshot = self._snapshot()
         return {
@@ -416,8 +422,8 @@ class Index:
         """Add all vectors of another index, with their ids: all of them or, after an error or Ctrl-C, none.
 
         Shards of a set that is too large for one machine are built apart, with ids of their own, and merged here.
-        Those that come from an `empty_copy` of one index have the same lists and codes: these are taken over as they
-        are, fast and without loss. Vectors of other shards are coded anew.
+        Those that come from an `empty_copy` of one index of lists have the same lists and codes: these are taken over
+        as they are, fast and without loss. Vectors of other shards, and of graphs, are coded, and linked, anew.
 
         Parameters
         ----------
@@ -462,9 +468,9 @@ class Index:
     def empty_copy(self) -> Index:
         """An index without vectors whose lists and codes are those of this one, to build shards that `merge` well.
 
-        Lists and codes are made from the first vectors that an index gets, or from all that `build` is given. Shards
-        that share them are as good together as one index of all vectors, if what they were made from is like all of
-        these: a random sample is.
+        Graphs are merged by linking anew whatever they come from: this is for `Lists`. Lists and codes are made from
+        the first vectors that an index gets, or from all that `build` is given. Shards that share them are as good
+        together as one index of all vectors, if what they were made from is like all of these: a random sample is.
 
         Returns
         -------
@@ -549,15 +555,15 @@ class Index:
         recall : float, optional
             The recall wanted, above 0 and at most 1: picks the effort from the calibration, and warns
             (`RecallWarning`) if the queries are unlike those it was measured on. An exact index gives 1 whatever is
-            asked.
+            asked. Fewer than 20 queries are never called unlike, nor those of a search with a filter.
         effort : int, optional
-            `Lists`: how many lists are looked at. `Graph`: about how many candidates a walk keeps, at least `k`: more
-            where the nearest do not stand out, fewer where they do. An exact index takes none. Without it and
-            `recall`, an index that was built for a recall aims at that one; another looks at the root of its number
-            of lists, or keeps 64 candidates.
+            `Lists`: how many lists are looked at. `Graph`: about how many candidates a walk keeps, see there. An exact
+            index takes none. Without it and `recall`, an index that was built for a recall aims at that one, without
+            warnings; another looks at the root of its number of lists, or keeps 64 candidates.
         rerank_k : int, optional
-            How many candidates are compared again, at least `k`; for short encodings with `rerank`, and for lists of
-            vectors that are kept as they are. By default chosen by what the codes lose.
+            How many candidates are compared again, at least `k`; for graphs, for short encodings with `rerank`, and
+            for lists of vectors that are kept as they are. By default chosen by what the codes lose. A walk keeps at
+            least as many.
         filter : array of ids, boolean mask or callable, optional
             Which vectors may be found: ids (those that are not there are ignored); a mask in the order of `Index.ids`;
             or a function that is called once with the array of all ids and returns such a mask. The function sees the
@@ -720,7 +726,15 @@ class Index:
             As for `search`.
         radius : float
             In the unit of the metric, inclusive.
-        recall, effort, rerank_k, filter, n_threads
+        recall : float, optional
+            Picks the effort that found so much of the 100 nearest when it was measured; nothing was measured of
+            distances.
+        effort : int, optional
+            `Lists`: how many lists are looked at. `Graph`: about how many candidates a walk keeps at first; it goes on
+            with more as long as all of them are within the radius.
+        rerank_k : int, optional
+            At least 100. A walk keeps at least as many at first; whatever may be within the radius is compared again.
+        filter, n_threads
             As for `search`.
 
         Returns
@@ -754,8 +768,9 @@ class Index:
         Parameters
         ----------
         queries : array_like of shape (n_queries, dim), optional
-            What to measure on: queries like those to come, not vectors of the index. None takes 1 000 of its vectors
-            and leaves them out while it measures. An exact index has nothing to measure and only checks them.
+            What to measure on: queries like those to come, not vectors of the index. None takes a tenth of its
+            vectors, 1 000 at most, and leaves them out while it measures: a graph is linked anew without them, which
+            takes as long as linking it did. An exact index has nothing to measure and only checks them.
         k : int
             A further `k` to measure recall for, beside 1, 10 and 100.
 
@@ -772,7 +787,8 @@ class Index:
         Notes
         -----
         The truth is found among the vectors as they are kept: where only codes are, it is that of the codes. A
-        memory-mapped index can be measured and cannot keep what was found.
+        memory-mapped index can be measured and cannot keep what was found. The recall that searches aim at where they
+        say nothing, if the index was built for one, stays.
         """
         k = arrays.count(k, "k")
         matrix = None if queries is None else self._matrix(queries, "queries")
@@ -793,7 +809,8 @@ class Index:
             snapshot = snapshot.without(held)
         else:
             values = arrays.ready(matrix, self._query_dtype, "queries")
-        return self._calibrate(snapshot, values, None, k, None)
+        known = self.calibration
+        return self._calibrate(snapshot, values, None, k, None if known is None else known.recall)
 
     def _calibrate(
         self,
@@ -892,7 +909,7 @@ class Index:
         doubts = []
         k = found.distances.shape[-1]
         # All lists of vectors that are kept as they are find everything, whatever was measured.
-        is_whole = recall == 1.0 and not (is_short(self.encoding) and (self.rerank is None or is_short(self.rerank)))
+        is_whole = recall == 1.0 and self._keeps_vectors
         if recall is not None and k and not is_whole and calibration.most(k) < recall:
             doubts.append(
                 f"recall {recall:g} was not reached at any effort when it was measured, {calibration.most(k):g} at most"
@@ -911,6 +928,11 @@ class Index:
                 "measured: calibrate() measures it again"
             )
         return "; ".join(doubts)
+
+    @property
+    def _keeps_vectors(self) -> bool:
+        """Whether candidates are compared by their vectors in the end, and not by codes of them."""
+        return not (is_short(self.encoding) and (self.rerank is None or is_short(self.rerank)))
 
     def _matrix(self, values: Any, name: str, *, one: bool = False) -> Matrix:
         return arrays.matrix(values, name, self._width, bits=self._bits, one=one)
@@ -963,6 +985,8 @@ class Index:
             else:
                 effort = explained["effort"] = min(max(knobs[0] or _WALK_EFFORT, k), n)
                 explained |= self._walked(snapshot, some, k, knobs, allowed, n_threads)
+                if explained["path"] == "all" and self._keeps_vectors:
+                    return {**explained, "exact": True, "recall": 1.0}
             if calibration is not None and allowed is None and k:
                 explained["recall"] = calibration.reached(effort, k)
                 explained["unlike"] = calibration.is_unlike(found.distances, explained["recall"])
@@ -990,6 +1014,9 @@ class Index:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to one file, which appears complete or not at all.
+
+        Removed vectors are not in it: the links of a graph lead around them, so that what is opened may find a few
+        other neighbors than this index, whose walks still pass through them.
 
         Raises
         ------

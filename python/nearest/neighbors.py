@@ -30,7 +30,15 @@ class Neighbors(_Pair):
     counts : ndarray of int64, shape (n_queries,)
         How many neighbors each query found; shape (1,) for one query.
     explanation : dict or None
-        How the search went, if it was asked for with ``explain=True``.
+        How the search went, if it was asked for with ``explain=True``: what the index is (`structure`, `n_vectors`,
+        `kernels`), what was asked (`n_queries`, `n_threads`, `effort`, `filter_share`: the share of the vectors that
+        pass), whether the answer is `exact`, the `recall` measured at that effort, whether the queries are `unlike`
+        those it was measured on, and all `doubts` in words.
+
+        Of graphs also the `path` (walk, scan of all that match, walk or scan, all) and what one query took on average,
+        of the first 1 000, which are searched once more for it: `n_compared` distances to codes, `n_followed` vectors
+        whose links were followed in `n_rounds` rounds, and `n_reranked` candidates compared again. Of other
+        structures `n_compared` is how many vectors a query is compared with, of lists about so many.
 
     Examples
     --------

@@ -85,17 +85,19 @@ class Lists:
     Parameters
     ----------
     n_lists : int, optional
-        How many lists, at most 1 048 576. None chooses about 2.5 times the root of the number of vectors, once there
-        are enough of them.
+        How many lists, at most 1 048 576. None chooses about 2.5 times the root of the number of vectors (1.75 for
+        batches in `nearest.build`), once there are enough of them.
     spill : float
         The share of the vectors, from 0 to 1, that are put in a second list because the first covers them badly. More
         takes more memory and finds more at the same effort.
 
-    Notes ----- ``effort`` is the number of lists looked at. Until there are enough vectors to make lists from (32 a
-    list, at least 1 024), or `nearest.build` makes them, all vectors are looked at. Goes with the metrics euclidean,
-    sqeuclidean, cosine, angular and inner_product, and with every encoding but binary. Vectors of the encodings
-    float32, float16 and bfloat16 are kept as they are and have a shadow of 8 bits in the lists; int8 and uint8 are
-    kept in the lists alone, without loss.
+    Notes
+    -----
+    ``effort`` is the number of lists looked at. Until there are enough vectors to make lists from (32 a list, at least
+    1 024; 16 384 where `n_lists` is None), or `nearest.build` makes them, all vectors are looked at. Goes with the
+    metrics euclidean, sqeuclidean, cosine, angular and inner_product, and with every encoding but binary. Vectors of
+    the encodings float32, float16 and bfloat16 are kept as they are and have a shadow of 8 bits in the lists; int8 and
+    uint8 are kept in the lists alone, without loss.
 
     The second lists are those of SOAR (Sun et al. 2023).
 
@@ -157,12 +159,18 @@ class Graph:
 
     Notes
     -----
-    ``effort`` is the number of candidates that a walk keeps, at least `k`. Until there are 1 024 vectors, or
-    `nearest.build` makes the graph, all vectors are looked at. Vectors that are added later wait for links until they
-    are 1 024, and are compared with every query meanwhile; of removed ones, links are mended when they are a 64th of
-    all. Goes with the metrics euclidean, sqeuclidean, cosine, angular and inner_product, and with every encoding but
-    binary, product and rabitq. A walk compares 4-bit codes of vectors of the encodings float32, float16 and bfloat16,
-    which are kept beside and compared again; int8 and uint8 are kept once, without loss.
+    ``effort`` is about how many candidates a walk keeps, at least `k`. The walk goes on as long as there are candidates
+    hardly farther than the k-th (the tenth, where `k` is smaller): few where the nearest stand out, many where they do
+    not, eight times the effort at most. Under inner_product, where no distance says what is near, and up to an effort
+    of 10, exactly as many are kept as the effort says.
+
+    Until there are 1 024 vectors, or `nearest.build` makes the graph, all vectors are looked at. Vectors that are added
+    later wait for links until they are 1 024, and are compared with every query meanwhile; of removed ones, links are
+    mended when they are a 64th of all. When an eighth was removed since all links were chosen, or a fifth is added at
+    once, all are chosen anew, which takes as long as it did at first. Goes with the metrics euclidean, sqeuclidean,
+    cosine, angular and inner_product, and with every encoding but binary, product and rabitq. A walk compares 4-bit
+    codes of vectors of the encodings float32, float16 and bfloat16, which are kept beside and compared again; int8 and
+    uint8 are kept once, without loss.
 
     One level of links, chosen as HNSW does (Malkov and Yashunin 2016) with the factor of Vamana (Subramanya and others
     2019).

@@ -87,8 +87,9 @@ def build(
 
     Where vectors are many, queries that come one at a time walk through a graph (`Graph`; from 8 million numbers on),
     and batches are answered by inverted lists (`Lists`; from 20 000 vectors on), with codes tried out on a sample.
-    Else it is an exact index, in the encoding of the data, with a shadow where that makes single queries faster. What
-    is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured.
+    Where the `memory` has no room for a graph of 32 links a vector, it has 16, or there are lists; ``"low"`` makes
+    lists. Else it is an exact index, in the encoding of the data, with a shadow where that makes single queries faster.
+    What is not exact is calibrated, on `queries` or on 1 000 vectors that are held out while it is measured.
     `Index.explanation` says what was chosen and why.
 
     Parameters
@@ -110,7 +111,7 @@ def build(
     structure : {"auto"}, Exact, Lists or Graph
         What a search looks at.
     encoding : str
-        ``"auto"``, or as for `Index`.
+        ``"auto"``, or as for `Index`; short codes but scalar8 get a rerank of scalar8, unless `memory` is ``"low"``.
     queries : array_like of shape (n_queries, dim), optional
         What searches will be like, to measure recall on, and not vectors of the index; an exact index only checks their
         shape.
@@ -171,15 +172,25 @@ def build(
     n_bytes = n * width * {"float32": 4, "float16": 2, "bfloat16": 2}.get(own, 1)
     listable = metric not in _UNLISTABLE and encoding != "binary"
     scarce = budget is not None and encoding == "auto" and n_bytes > budget
+    why: list[str] = []
     if chosen is None and listable and recall < 1:
         large = n >= _GRAPH_FROM and n * width >= _GRAPH_FROM_BYTES
         if workload == "single" and large and memory != "low":
             chosen = _graph_within(budget, own, encoding, n, width)
+            if chosen is None:
+                why.append("no graph goes with that encoding or memory")
+            elif chosen == Graph():
+                why.append("queries that come one at a time walk fastest through a graph")
+            else:
+                why.append(f"memory={budget:,} leaves room for {chosen.degree} links a vector")
         if chosen is None and n >= _LISTS_FROM and (workload == "batch" or scarce or n * width >= _LISTS_FROM_BYTES):
             chosen = Lists()
+            if workload == "batch" or budget is not None or memory == "low":
+                why.append("batches share the work on lists" if workload == "batch" else "lists take least memory")
     with shown(progress) as report:
         if isinstance(chosen, (Lists, Graph)) or (is_short(encoding) and encoding != "auto"):
             plan = _Plan(vectors, matrix, metric, recall, k, workload, seed, n_threads, report)
+            plan.reasons += why
             return plan.build(chosen, encoding, own, budget, memory == "low", ids, asked)
         return _build_exact(
             matrix, ids, metric, memory, budget, workload, chosen, encoding, own, n_threads, seed, report
@@ -290,6 +301,12 @@ class _Plan:
             encoding, rerank = self._encoding(own, structure, budget, low)
         elif is_short(encoding) and not low and encoding != "scalar8":
             rerank = "scalar8"
+        needed = math.ceil(self.n * row_bytes(encoding, rerank, structure, self.width))
+        if budget is not None and needed > budget:
+            raise NotImplementedError(
+                f"{self.n:,} vectors take some {needed:,} bytes as {encoding}{f' and {rerank}' if rerank else ''} with "
+                f"{structure!r}, and memory={budget:,} was given; encoding='auto' takes what fits"
+            )
         index = Index(
             self.width, metric=self.metric, structure=structure, encoding=encoding, rerank=rerank, seed=self.seed
         )

@@ -119,8 +119,8 @@ impl<T: Pod> Column<T> {
         self.get(row).expect("a row of this column")
     }
 
-    /// A column of another type with a row for each row of this one, in chunks that lie as here. `fill` gets the rows of
-    /// a chunk.
+    /// A column of another type with a row for each row of this one, in chunks that lie as here, the same of them open. `fill`
+    /// gets the rows of a chunk.
     pub fn alongside<U: Pod>(
         &self,
         width: usize,
@@ -141,7 +141,9 @@ impl<T: Pod> Column<T> {
             writer.publish();
             chunks.push(Some(Chunk { slots, n_rows }));
         }
-        Ok(Column { width, chunk_rows: self.chunk_rows, chunks: Arc::new(chunks), open: None })
+        // What is appended goes where it goes here.
+        let open = self.open.as_ref().and_then(|&(at, _)| Some((at, chunks[at].take()?)));
+        Ok(Column { width, chunk_rows: self.chunk_rows, chunks: Arc::new(chunks), open })
     }
 
     /// A column of another type with a row for each row of this one, in chunks that lie as here. `rows` has those of all chunks
@@ -181,12 +183,23 @@ impl<T: Pod> Column<T> {
     }
 }
 
+/// What belongs to a row lies in several columns.
+///
+/// # Panics
+/// Unless rows went where those of another column did: what is found would have the id, or the code, of another row.
+#[track_caller]
+pub fn check_step(went: &[Range<Row>], others: &[Range<Row>]) {
+    let is_same = went.iter().cloned().flatten().eq(others.iter().cloned().flatten());
+    assert!(is_same, "columns are out of step: {went:?}, {others:?}");
+}
+
 /// The one place that appends to a column. What is staged stays unseen until `publish` returns the next [`Column`].
 #[derive(Debug)]
 pub struct ColumnWriter<T> {
     published: Column<T>,
     /// Chunks filled or grown since the last `publish`, by position; the last one is open.
     writers: Vec<(usize, SlotWriter<T>)>,
+    /// Descending, whatever happened in between: columns in step open the same chunk next.
     freed: Vec<usize>,
     allocator: Arc<dyn Allocator>,
 }
@@ -329,6 +342,7 @@ impl<T: Pod> ColumnWriter<T> {
                 set(at, None);
                 self.freed.push(at);
             }
+            self.freed.sort_unstable_by(|a, b| b.cmp(a));
             self.published.chunks = Arc::new(chunks);
         }
         if let Some((at, writer)) = self.writers.last_mut() {
@@ -367,6 +381,7 @@ impl<T: Pod> ColumnWriter<T> {
                 None => {}
             }
         }
+        self.freed.sort_unstable_by(|a, b| b.cmp(a));
     }
 }
 
@@ -413,6 +428,37 @@ mod tests {
                 assert_eq!(view.row(n - 1), [n - 1; 2]);
                 assert!(view.get(n).is_none());
             }
+        }
+    }
+
+    /// Whatever one of them staged and forgot.
+    #[test]
+    fn columns_that_lie_alike_go_on_alike() {
+        let n = 4 * SMALL as u32 + 100;
+        let (mut one, mut other) = (writer(), writer());
+        for writer in [&mut one, &mut other] {
+            append(writer, 0..n);
+            writer.publish(&[1, 3]);
+            writer.close();
+            append(writer, 0..10);
+            writer.publish(&[0, 2]);
+        }
+        append(&mut one, 0..3 * SMALL as u32);
+        one.rewind();
+        let allocator: Arc<dyn Allocator> = Arc::new(SystemAllocator);
+        let beside = one.published().alongside(2, &allocator, |_, out: &mut [u32]| {
+            out.fill(7);
+            Ok(())
+        });
+        let mut beside = ColumnWriter::new(beside.unwrap(), allocator);
+        for n in [5, 2000, 700, 3000] {
+            let went = append(&mut one, 0..n);
+            assert_eq!(append(&mut other, 0..n), went);
+            let flat = |ranges: Vec<Range<Row>>| ranges.into_iter().flatten().collect::<Vec<_>>();
+            assert_eq!(flat(append(&mut beside, 0..n)), flat(went));
+            let views = [one.publish(&[]), other.publish(&[])];
+            assert_eq!(values(&views[0]), values(&views[1]));
+            assert_eq!(values(&beside.publish(&[])).len(), values(&views[0]).len());
         }
     }
 

@@ -4,12 +4,16 @@
 //! it, and the folder synced. So whoever opens the target, also after a power cut, finds the old content or the new
 //! one, never a mixture; and a file that is mapped stays as it was for those who mapped it.
 //!
+//! Whoever writes a temporary file holds a lock on it, which ends with the process. So what a killed process left is told
+//! from what is being written, and is removed when its target is written the next time.
+//!
 //! [`FaultyFiles`] runs the same code as [`RealFiles`]; the only difference is a question asked before each operation.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -201,16 +205,63 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// A name such as `.words.nearest.4711.0.tmp`.
-fn temporary_name(name: &std::ffi::OsStr) -> OsString {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
+/// What temporary names of a target begin with, such as `.words.nearest.`.
+fn temporary_start(name: &OsStr) -> Vec<u8> {
     let bytes = name.as_bytes();
-    let mut temporary = b".".to_vec();
-    temporary.extend_from_slice(&bytes[..bytes.len().min(NAME_BYTES)]);
+    [b".", &bytes[..bytes.len().min(NAME_BYTES)], b"."].concat()
+}
+
+/// A name such as `.words.nearest.4711.0.tmp`.
+fn temporary_name(name: &OsStr) -> OsString {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let mut temporary = temporary_start(name);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    temporary.extend_from_slice(format!(".{}.{number}.tmp", std::process::id()).as_bytes());
+    temporary.extend_from_slice(format!("{}.{number}.tmp", std::process::id()).as_bytes());
     OsString::from_vec(temporary)
+}
+
+/// Whether a file has a temporary name of a target.
+fn is_temporary(file: &OsStr, start: &[u8]) -> bool {
+    let numbers = file.as_bytes().strip_prefix(start).and_then(|rest| rest.strip_suffix(b".tmp"));
+    let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    numbers.is_some_and(|numbers| {
+        let mut parts = numbers.split(|&byte| byte == b'.');
+        parts.by_ref().take(2).filter(|part| is_number(part)).count() == 2 && parts.next().is_none()
+    })
+}
+
+/// Removes temporary files of a target that nobody writes any more. What cannot be removed stays: it is in nobody's way.
+fn remove_left(target: &Path, name: &OsStr, faults: Option<&FaultyFiles>) {
+    let start = temporary_start(name);
+    let Ok(entries) = std::fs::read_dir(folder_of(target)) else { return };
+    for entry in entries.flatten().filter(|entry| is_temporary(&entry.file_name(), &start)) {
+        let path = entry.path();
+        // Not blocking and no link followed: it may have become anything.
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let Ok(file) = OpenOptions::new().write(true).custom_flags(flags).open(&path) else { continue };
+        let is_plain = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_plain
+            && file.try_lock().is_ok()
+            && std::fs::remove_file(&path).is_ok()
+            && let Some(faults) = faults
+        {
+            faults.disk().removed(&path);
+        }
+    }
+}
+
+/// Locks a file that was just made; false if somebody took it for one that was left, and removed it.
+fn lock(file: &File, path: &Path) -> bool {
+    // Where there are no locks, what killed processes leave stays.
+    if retry(|| file.lock()).is_err() {
+        return true;
+    }
+    let same = |there: Metadata, own: Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
+    match (std::fs::symlink_metadata(path), file.metadata()) {
+        (Ok(there), Ok(own)) => same(there, own),
+        (Err(error), _) => error.kind() != io::ErrorKind::NotFound,
+        _ => true,
+    }
 }
 
 /// A temporary file on its way to its target.
@@ -242,6 +293,7 @@ impl<'a> Output<'a> {
         let name = target
             .file_name()
             .ok_or_else(|| at_path(io::Error::new(io::ErrorKind::InvalidInput, "has no file name")))?;
+        remove_left(&target, name, faults);
         // Nobody reads along while a private file is replaced.
         let mode = if replaced.is_some() { 0o600 } else { 0o666 };
         let mut temporary = PathBuf::new();
@@ -253,6 +305,7 @@ impl<'a> Output<'a> {
                 n_names += 1;
                 match OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists && n_names < MAX_NAMES => {}
+                    Ok(file) if n_names < MAX_NAMES && !lock(&file, &temporary) => {}
                     other => return other,
                 }
             }

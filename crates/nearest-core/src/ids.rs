@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use bytemuck::{Pod, Zeroable};
 
 use crate::candidates::RowOrder;
-use crate::column::{CHUNK_ROWS, Column, ColumnWriter, Row};
+use crate::column::{CHUNK_ROWS, Column, ColumnWriter, Row, check_step};
 use crate::error::{Error, Result};
 use crate::live::RowSet;
 use crate::memory::Allocator;
@@ -489,8 +489,7 @@ impl IdsWriter {
         match (&mut self.columns, ids) {
             (Columns::Int(column), IdList::Int(numbers)) => {
                 let went = column.stage(numbers.len(), |part, out| out.copy_from_slice(&numbers[part]))?;
-                let step = |ranges: &[Range<Row>]| ranges.iter().cloned().flatten().collect::<Vec<_>>();
-                debug_assert_eq!(step(&went), step(ranges), "columns go in step");
+                check_step(&went, ranges);
             }
             (Columns::Text { slots, arena, arena_end }, IdList::Text(texts)) => {
                 let (placed, end) = place_texts(texts.iter().map(String::as_str), *arena_end)?;
@@ -501,7 +500,8 @@ impl IdsWriter {
                 }
                 arena.stage(bytes.len(), |part, out| out.copy_from_slice(&bytes[part]))?;
                 *arena_end = end;
-                slots.stage(placed.len(), |part, out| out.copy_from_slice(&placed[part]))?;
+                let went = slots.stage(placed.len(), |part, out| out.copy_from_slice(&placed[part]))?;
+                check_step(&went, ranges);
             }
             _ => {}
         }

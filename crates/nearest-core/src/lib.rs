@@ -5,7 +5,7 @@
 //! | [`index`] | the index: versions that readers see whole, one writer, its file |
 //! | [`exact`] | exact search: single queries, batches, all pairs |
 //! | [`lists`] | inverted lists: what a query looks at is what lies near it |
-//! | [`graph`] | a graph of neighbours to walk along; no index has it yet |
+//! | [`graph`] | a graph of neighbours to walk along |
 //! | [`encoding`], [`stored`], [`metric`] | how vectors are stored, how distances are measured |
 //! | [`kmeans`], [`random`] | clusters, and numbers from a seed |
 //! | [`coder`], [`rotation`], [`pca`] | short codes of vectors, and what turns vectors before |

@@ -228,6 +228,44 @@ fn errors_of_the_caller_leave_nothing_behind() {
 }
 
 #[test]
+fn what_killed_processes_left_is_removed() {
+    let folder = Folder::new();
+    let path = folder.join("a.b");
+    // Of other targets, or no names of ours.
+    let others = [
+        ".a.1.0.tmp",
+        ".a.b..1.tmp",
+        ".a.b.1.0",
+        ".a.b.1.tmp",
+        ".a.b.1.2.3.tmp",
+        ".a.b.x.0.tmp",
+        "a.b.1.0.tmp",
+    ];
+    for name in others.into_iter().chain([".a.b.1.0.tmp", ".a.b.2.77.tmp", ".a.b.3.0.tmp"]) {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    fs::create_dir(folder.join(".a.b.4.0.tmp")).unwrap();
+    symlink(folder.join(".a.1.0.tmp"), folder.join(".a.b.5.0.tmp")).unwrap();
+    let written = fs::File::open(folder.join(".a.b.3.0.tmp")).unwrap();
+    written.lock().unwrap();
+    let mut kept: Vec<&str> =
+        [&others[..], &["a.b", ".a.b.3.0.tmp", ".a.b.4.0.tmp", ".a.b.5.0.tmp"]].concat();
+    kept.sort_unstable();
+    // While one file is written another is written for the same target.
+    replace_file(&RealFiles, &path, |out| {
+        replace(&RealFiles, &path, b"first")?;
+        out.write_all(b"second").map_err(|error| Error::io("<stream>", error))
+    })
+    .unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"second");
+    assert_eq!(folder.names(), kept);
+    drop(written);
+    replace(&RealFiles, &path, b"third").unwrap();
+    kept.retain(|&name| name != ".a.b.3.0.tmp");
+    assert_eq!(folder.names(), kept);
+}
+
+#[test]
 fn a_failed_write_cannot_be_committed() {
     let folder = Folder::new();
     let files = FaultyFiles::new(&folder.0).unwrap();
@@ -358,6 +396,7 @@ fn a_power_cut_leaves_the_old_or_the_new_content() {
                 replace(&files, &path, b"after").unwrap();
                 files.cut(0).unwrap();
                 assert_eq!(fs::read(&path).unwrap(), b"after");
+                assert_eq!(folder.names(), ["a"], "what was left is removed");
             }
             if !fired {
                 break;

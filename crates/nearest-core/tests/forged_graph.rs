@@ -69,7 +69,7 @@ fn sections_that_are_missing_or_of_another_shape() {
             }
         }
         // The numbers of `spec` and `graph`, one by one: links of an index that has none, other degrees and encodings.
-        for (section, n) in [("spec", 8), ("graph", 3)] {
+        for (section, n) in [("spec", 8), ("graph", 6)] {
             for at in 0..n {
                 for value in
                     [0u64, 1, 2, 3, 5, 16, 17, 20, 2 | 6 << 16 | 12 << 32, 2 | 1 << 16, u64::MAX, 1 << 31]
@@ -120,6 +120,29 @@ fn links_that_lead_nowhere() {
             });
             use_them(&built(&none));
         }
+    }
+}
+
+/// Else a row that waits would still be found when it is gone, and one hub would be followed twice.
+#[test]
+fn links_to_rows_that_wait_and_repeated_hubs() {
+    for (name, index) in samples() {
+        let all = parts(&bytes_of(&index.snapshot()));
+        let waits = index.snapshot().len() as u32 - 1;
+        for (section, at, value) in
+            [("graph_links", 0, waits.to_le_bytes()), ("graph_hubs", 0, waits.to_le_bytes())]
+        {
+            let bytes = built(&changed(&all, section, |part| put(part, at, value)));
+            assert!(matches!(verify(&view(&bytes)), Err(Error::Format(_))), "{name} {section}");
+            let read = Index::from_bytes(Arc::new(nearest_core::memory::Bytes::copied(&bytes).unwrap()));
+            assert!(matches!(read, Err(Error::Format(_))), "{name} {section}");
+            use_them(&bytes);
+        }
+        let twice = changed(&all, "graph_hubs", |part| {
+            let first: [u8; 4] = part.data[..4].try_into().unwrap();
+            put(part, 4, first);
+        });
+        assert!(matches!(verify(&view(&built(&twice))), Err(Error::Format(_))), "{name}");
     }
 }
 

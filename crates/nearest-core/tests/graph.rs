@@ -383,6 +383,91 @@ fn it_behaves_as_the_model() {
     }
 }
 
+/// Of each row found: it is where its vector says, with the id that it was given.
+fn check_found(index: &Arc<Index>, expected: &[(i64, Vec<f32>)]) {
+    let snapshot = index.snapshot();
+    assert_eq!(snapshot.len(), expected.len());
+    let mut n_found = 0;
+    for (id, vector) in expected.iter().step_by(1 + expected.len() / 300) {
+        let found = search(&snapshot, vector, 3, effort(200));
+        let IdList::Int(ids) = snapshot.ids_of(found[0].iter().map(|near| near.row)) else {
+            panic!("numbers")
+        };
+        n_found += usize::from(ids.contains(id));
+    }
+    let n = expected.len().div_ceil(1 + expected.len() / 300);
+    assert!(n_found * 100 >= 98 * n, "{n_found} of {n}");
+}
+
+/// Columns of vectors, codes and ids stay in step whatever happened before links are made, and whatever was undone.
+#[test]
+fn what_belongs_to_a_row_stays_together() {
+    let (dim, n) = (8, 1000);
+    for (encoding, rerank) in
+        [(Encoding::Float32, None), (Encoding::UInt8, None), (scalar8(), None), (scalar4(), Some(scalar8()))]
+    {
+        for n_upserts in 0..6 {
+            let index = index(Spec { rerank, ..spec(dim, Metric::Euclidean, encoding) });
+            let values = vectors(Data::Normal, n + 500, dim, encoding, 151);
+            let row = |id: i64| values[id as usize * dim..][..dim].to_vec();
+            let some = |range: std::ops::Range<i64>| -> (Vec<f32>, Option<IdList>) {
+                (range.clone().flat_map(row).collect(), Some(IdList::Int(range.collect())))
+            };
+            let put = |range, replace| {
+                let (values, ids) = some(range);
+                change(&index, &values, ids, replace)
+            };
+            put(0..n as i64, false).unwrap();
+            for _ in 0..n_upserts {
+                put(0..n as i64, true).unwrap();
+            }
+            for first in (n as i64..n as i64 + 500).step_by(100) {
+                put(first..first + 100, false).unwrap();
+                // An id that is there: all of it is undone.
+                assert!(put(first..first + 100, false).is_err());
+            }
+            let expected: Vec<(i64, Vec<f32>)> = (0..n as i64 + 500).map(|id| (id, row(id))).collect();
+            check_found(&index, &expected);
+            check_file(&index.snapshot());
+        }
+    }
+}
+
+/// The same with several chunks, free ones among them.
+#[test]
+fn changes_that_are_undone_leave_free_chunks_as_they_are() {
+    let (dim, n) = (4, 140_000);
+    let values = vectors(Data::Normal, n, dim, Encoding::UInt8, 161);
+    let index =
+        filled(Spec { encoding: Encoding::UInt8, ..spec(dim, Metric::Euclidean, Encoding::UInt8) }, &values);
+    assert_eq!(remove(&index, 0..100_000), 100_000);
+    let row = |id: i64| values[(id as usize % n) * dim..][..dim].to_vec();
+    let of = |range: std::ops::Range<i64>| {
+        (range.clone().flat_map(row).collect::<Vec<f32>>(), IdList::Int(range.collect()))
+    };
+    let (many, mut ids) = of(200_000..350_000);
+    if let IdList::Int(ids) = &mut ids {
+        ids[140_000] = 120_000;
+    }
+    assert!(change(&index, &many, Some(ids), false).is_err());
+    let (some, ids) = of(200_000..330_000);
+    change(&index, &some, Some(ids), false).unwrap();
+    let expected: Vec<(i64, Vec<f32>)> =
+        (100_000..140_000).chain(200_000..330_000).map(|id| (id, row(id))).collect();
+    let snapshot = index.snapshot();
+    assert_eq!(snapshot.len(), expected.len());
+    for (id, vector) in expected.iter().step_by(97) {
+        let rows = snapshot.rows_of(&IdList::Int(vec![*id])).unwrap();
+        let mut found = Vec::new();
+        let take = |values: Values<'_>| match values {
+            Values::UInt8(values) => found.extend(values.iter().map(|&x| f32::from(x))),
+            other => panic!("{}", other.element()),
+        };
+        snapshot.values_of(&rows, take).unwrap();
+        assert_eq!(found, *vector, "{id}");
+    }
+}
+
 /// More than a chunk: rows that move together when a chunk is mostly dead are found under their new numbers.
 #[test]
 fn rows_may_move_to_other_chunks() {
@@ -566,7 +651,8 @@ fn graphs_that_make_no_sense_are_refused() {
         (Spec { structure: of(1, 32), ..good }, "degree"),
         (Spec { structure: of(300, 32), ..good }, "degree"),
         (Spec { structure: of(32, 1), ..good }, "ef_build"),
-        (Spec { metric: Metric::Manhattan, ..good }, "Graph with the metric manhattan"),
+        (Spec { metric: Metric::Manhattan, ..good }, "Graph goes with the metrics euclidean"),
+        (Spec { rerank: Some(product(4, 4)), encoding: scalar4(), ..good }, "got rerank=product(4, 4)"),
         (Spec { encoding: rabitq(2), ..good }, "scalar8, scalar4"),
         (Spec { encoding: product(4, 8), ..good }, "scalar8, scalar4"),
         (Spec { shadow: true, ..good }, "in a graph"),

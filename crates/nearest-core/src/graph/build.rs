@@ -93,7 +93,8 @@ fn growth(kernels: &Kernels, pairs: &Pairs<'_>, near: &Near) -> f32 {
         let ends = [around[first - 1], around[last - 1]];
         pairs.distances(kernels, row as Row, &ends, &mut scratch, &mut distances);
         if distances[0] > 0.0 && distances[1] >= distances[0] && distances[1].is_finite() {
-            sum += f64::from(distances[1] / distances[0]).ln() / (last as f64 / first as f64).ln();
+            sum += (f64::from(distances[1]).ln() - f64::from(distances[0]).ln())
+                / (last as f64 / first as f64).ln();
             n += 1;
         }
     }

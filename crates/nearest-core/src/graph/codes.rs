@@ -356,7 +356,7 @@ pub fn check_encoding(encoding: ShortEncoding) -> Result<()> {
     match encoding {
         ShortEncoding::Scalar8 | ShortEncoding::Scalar4 => Ok(()),
         _ => Err(Error::NotImplemented(format!(
-            "a graph of {} codes; scalar8, scalar4 and all encodings that keep numbers as they are go with it",
+            "Graph goes with scalar8, scalar4 and all encodings that keep numbers as they are, got encoding={}",
             encoding.name()
         ))),
     }

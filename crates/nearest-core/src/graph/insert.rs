@@ -29,7 +29,7 @@ const GROWTH: usize = 4;
 impl Graph {
     /// Whether all links are chosen anew where so many rows get links.
     pub fn links_anew(&self, n_new: usize) -> bool {
-        ROWS_PER_NEW_ANEW * n_new >= self.n_linked
+        n_new > 0 && ROWS_PER_NEW_ANEW * n_new >= self.n_linked
     }
 
     /// The same with links of the rows that wait, but for some that go on waiting.
@@ -37,11 +37,11 @@ impl Graph {
         &self,
         read: Read<'_>,
         live: &RowSet,
-        held: &RowSet,
+        to_wait: &RowSet,
         allocator: &Arc<dyn Allocator>,
         work: &Work<'_>,
     ) -> Result<Self> {
-        let (held, new): (Vec<Row>, Vec<Row>) = self.waiting.iter().partition(|row| held.contains(**row));
+        let (held, new): (Vec<Row>, Vec<Row>) = self.waiting.iter().partition(|row| to_wait.contains(**row));
         if new.is_empty() {
             return Ok(self.clone());
         }
@@ -49,8 +49,7 @@ impl Graph {
         to_link.remove(held.iter().copied());
         let waiting = Arc::new(held);
         if self.links_anew(new.len()) {
-            let anew = self.linked_anew(read, &to_link, allocator, work)?;
-            return Ok(Self { waiting, ..anew });
+            return self.relinked(read, live, to_wait, allocator, work);
         }
         let mut links = Links::of(self, allocator)?;
         for part in new.chunks(MOST_WAITING) {
@@ -114,7 +113,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Live rows near each of the new ones, themselves among them.
+    /// Live rows near each of the new ones, mostly themselves among them.
     fn near(
         &self,
         new: &[Row],

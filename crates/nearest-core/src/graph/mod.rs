@@ -131,6 +131,11 @@ impl Graph {
         Self { waiting: Arc::new(waiting), ..self.clone() }
     }
 
+    /// The rows that wait.
+    pub fn waiting_rows(&self) -> RowSet {
+        self.waiting.iter().copied().collect()
+    }
+
     /// Live rows that do not wait.
     fn linked_rows(&self, live: &RowSet) -> RowSet {
         let mut rows = live.clone();

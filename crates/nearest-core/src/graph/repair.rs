@@ -26,19 +26,25 @@ const ROWS: usize = 1 << 16;
 const ROWS_PER_DEAD_ANEW: usize = 8;
 
 impl Graph {
-    /// The same without dead rows: with all links chosen anew where so many died since that was done that links have become worse.
-    pub fn mended(
+    /// Whether so many rows died since all links were chosen that they are to be chosen anew.
+    pub fn is_worn(&self, live: &RowSet) -> bool {
+        self.n_repaired + self.n_dead(live) > self.n_linked / ROWS_PER_DEAD_ANEW
+    }
+
+    /// The same without dead rows, with all links chosen anew, but for rows that go on waiting.
+    pub fn relinked(
         &self,
         read: Read<'_>,
         live: &RowSet,
+        to_wait: &RowSet,
         allocator: &Arc<dyn Allocator>,
         work: &Work<'_>,
     ) -> Result<Self> {
-        if self.n_repaired + self.n_dead(live) <= self.n_linked / ROWS_PER_DEAD_ANEW {
-            return self.repaired(live, allocator, work);
-        }
-        let anew = self.linked_anew(read, &self.linked_rows(live), allocator, work)?;
-        Ok(Self { waiting: self.waiting.clone(), ..anew })
+        let waiting: Vec<Row> = self.waiting.iter().copied().filter(|&row| to_wait.contains(row)).collect();
+        let mut to_link = live.clone();
+        to_link.remove(waiting.iter().copied());
+        let anew = self.linked_anew(read, &to_link, allocator, work)?;
+        Ok(Self { waiting: Arc::new(waiting), ..anew })
     }
 
     /// The same without dead rows, which others are linked around.

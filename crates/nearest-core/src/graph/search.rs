@@ -151,6 +151,23 @@ impl<'a> Searcher<'a> {
         Steps { n_distances, ..Steps::default() }
     }
 
+    /// Compares all these rows and leaves those up to a distance in the scratch.
+    pub fn scan_within(
+        &self,
+        limit: f32,
+        rows: impl IntoIterator<Item = Row>,
+        scratch: &mut Scratch,
+    ) -> Steps {
+        let mut within = std::mem::take(&mut scratch.starts);
+        within.clear();
+        let n_distances = self.compare_groups(rows, scratch, |_, entries| {
+            within.extend(entries.iter().filter(|&&entry| pool::distance(entry) <= limit));
+        });
+        scratch.take_found(&mut within);
+        scratch.starts = within;
+        Steps { n_distances, ..Steps::default() }
+    }
+
     /// How many rows a walk keeps at most that is to keep `ef`, or about as many where only the `k` nearest count; and its reach.
     fn kept(&self, ef: usize, k: Option<usize>, query: &Query) -> (usize, Option<Reach>) {
         let (Some(k), Some(squared)) = (k, query.squared()) else { return (ef, None) };

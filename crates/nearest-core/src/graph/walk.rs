@@ -69,8 +69,10 @@ pub struct Admitted<'a> {
 pub struct Limits {
     /// In all.
     pub most: usize,
-    /// Until what it found says how far to look.
+    /// Until it found as many rows as it has to, and, asked again each time that these are doubled, is likely to end in time.
     pub patience: usize,
+    /// How many these are.
+    pub least: usize,
 }
 
 /// Takes what was compared, and says what is followed.
@@ -81,8 +83,8 @@ trait Take {
     fn take(&mut self, fresh: &mut [u64]);
     /// Appends the nearest rows that were not followed yet, `n` at most.
     fn follow(&mut self, n: usize, rows: &mut Vec<Row>);
-    /// Whether so many distances are too many.
-    fn gives_up(&self, n_distances: usize) -> bool;
+    /// Whether what was done, or is still to be done by what is known, is too much.
+    fn gives_up(&mut self, n_distances: usize, n_followed: usize) -> bool;
 }
 
 /// Every row may be found.
@@ -99,7 +101,7 @@ impl Take for &mut Pool {
         Pool::follow(self, n, rows);
     }
 
-    fn gives_up(&self, _: usize) -> bool {
+    fn gives_up(&mut self, _: usize, _: usize) -> bool {
         false
     }
 }
@@ -111,6 +113,8 @@ struct Among<'a> {
     ways: &'a mut BinaryHeap<Reverse<u64>>,
     found: &'a mut Vec<u64>,
     admitted: &'a Admitted<'a>,
+    /// After so many distances it is asked whether it is worth going on.
+    patience: usize,
 }
 
 impl Take for Among<'_> {
@@ -136,9 +140,19 @@ impl Take for Among<'_> {
         }
     }
 
-    fn gives_up(&self, n_distances: usize) -> bool {
-        let Limits { most, patience } = self.admitted.limits;
-        n_distances > most || n_distances > patience && self.pool.limit() == u64::MAX
+    fn gives_up(&mut self, n_distances: usize, n_followed: usize) -> bool {
+        let Limits { most, least, .. } = self.admitted.limits;
+        if n_distances <= self.patience.min(most) {
+            return false;
+        }
+        if n_distances > most || self.pool.entries().len() < least {
+            return true;
+        }
+        self.patience = 2 * n_distances;
+        // What is nearer than what was found will be followed, and each leads to half as many others as so far.
+        let limit = self.pool.limit();
+        let n_ahead = self.ways.iter().filter(|Reverse(entry)| *entry < limit).count();
+        n_distances + n_ahead * n_distances / (2 * n_followed).max(1) > most
     }
 }
 
@@ -183,7 +197,7 @@ impl<'a> Walker<'a> {
         let Scratch { pool, ways, found, rounds } = scratch;
         pool.reset(ef, reach);
         ways.clear();
-        let mut among = Among { pool, ways, found, admitted };
+        let mut among = Among { pool, ways, found, admitted, patience: admitted.limits.patience };
         let (steps, is_whole) = self.rounds(query, starts, beam_width, &mut among, rounds);
         is_whole.then_some(steps)
     }
@@ -220,7 +234,7 @@ impl<'a> Walker<'a> {
             if asked.is_empty() && first == seen.len() && following.is_empty() {
                 break true;
             }
-            if best.gives_up(seen.len()) {
+            if best.gives_up(seen.len(), steps.n_followed) {
                 break false;
             }
             steps.n_rounds += 1;

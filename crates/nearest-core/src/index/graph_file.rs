@@ -129,8 +129,10 @@ pub(super) fn read_codes(view: &FileView, spec: &Spec) -> Result<Option<Trained>
         }
     };
     let coding = Coding::new(plan.frame(kernels, centre)?, codec, Loss { error, spread });
-    let count =
-        |n: u64| usize::try_from(n).map_err(|_| Error::format("section 'graph' counts too many rows"));
+    let count = |n: u64| match usize::try_from(n) {
+        Ok(n) if n <= MOST_ROWS => Ok(n),
+        _ => Err(Error::format(format!("section 'graph' must count at most {MOST_ROWS} rows, got {n}"))),
+    };
     let (hubs_of, n_repaired) = (count(hubs_of)?, count(n_repaired)?);
     Ok(Some(Trained { codes: Codes::new(Arc::new(coding), second, bits), hubs_of, n_repaired, growth }))
 }
@@ -183,6 +185,7 @@ pub(super) fn read_graph(
 
 /// Checks that links lead to rows, and to every row that does not wait.
 pub(super) fn check_links(graph: &Graph, n: usize) -> Result<()> {
+    let waiting = graph.waiting_rows();
     for row in 0..n as Row {
         let links = graph.links.row(row);
         let n_links = graph.links_of(row).count();
@@ -191,12 +194,22 @@ pub(super) fn check_links(graph: &Graph, n: usize) -> Result<()> {
                 "section 'graph_links': row {row} is linked to what is no row of {n}"
             )));
         }
-        if n_links > 0 && graph.waiting.binary_search(&row).is_ok() {
+        if n_links > 0 && waiting.contains(row) {
             return Err(Error::format(format!("section 'graph_waiting': row {row} has links")));
         }
+        if let Some(link) = graph.links_of(row).find(|&link| waiting.contains(link)) {
+            return Err(Error::format(format!(
+                "section 'graph_links': row {row} is linked to {link}, which waits"
+            )));
+        }
     }
-    if graph.hubs.rows.iter().any(|row| graph.waiting.binary_search(row).is_ok()) {
-        return Err(Error::format("section 'graph_hubs' names a row that waits"));
+    let mut hubs = graph.hubs.rows.clone();
+    hubs.sort_unstable();
+    if let Some(hub) = hubs.iter().find(|&&hub| waiting.contains(hub)) {
+        return Err(Error::format(format!("section 'graph_hubs' names row {hub}, which waits")));
+    }
+    if let Some(pair) = hubs.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::format(format!("section 'graph_hubs' names row {} twice", pair[0])));
     }
     match graph.n_unreachable(&crate::live::RowSet::first(n)) {
         0 => Ok(()),

@@ -48,6 +48,10 @@ const SCAN_KEPT: usize = 4;
 /// Queries that look at rows together, at least and at most.
 const LEAST_TOGETHER: usize = 8;
 const MOST_TOGETHER: usize = 512;
+/// So many distances take less than half a second.
+const MOST_COMPARED_TOGETHER: usize = 1 << 27;
+/// Candidates kept, of all queries together: 100 MB.
+const MOST_KEPT_TOGETHER: usize = 1 << 23;
 /// So few rows are compared one by one as they are kept.
 const FEW: usize = 4;
 
@@ -168,14 +172,21 @@ impl Snapshot {
     ) -> Result<Snapshot> {
         let Some(graph) = &self.graph else { return Ok(self) };
         let n_new = graph.waiting.len() - held.len();
+        let all = graph.waiting_rows();
+        let (n_new, held) = if n_new < MOST_WAITING { (0, &all) } else { (n_new, held) };
+        let read = |rows: &[Row], out: &mut [f32]| self.read_rows(rows, out);
         let mut graph = graph.clone();
-        // Links that are chosen anew are those of live rows.
-        if graph.wants_repair(&self.live) && !(n_new >= MOST_WAITING && graph.links_anew(n_new)) {
-            let read = |rows: &[Row], out: &mut [f32]| self.read_rows(rows, out);
-            graph = graph.mended(&read, &self.live, allocator, work)?;
+        if graph.is_worn(&self.live) || graph.links_anew(n_new) {
+            graph = graph.relinked(&read, &self.live, held, allocator, work)?;
+        } else {
+            if graph.wants_repair(&self.live) {
+                graph = graph.repaired(&self.live, allocator, work)?;
+            }
+            if n_new > 0 {
+                graph = graph.linked(&read, &self.live, held, allocator, work)?;
+            }
         }
-        let after = Snapshot { graph: Some(graph), ..self };
-        if n_new < MOST_WAITING { Ok(after) } else { after.linked(held, allocator, work) }
+        Ok(Snapshot { graph: Some(graph), ..self })
     }
 
     /// This version with all rows linked that wait, but for some.
@@ -301,9 +312,14 @@ impl Snapshot {
         // What is not worth a walk, and what no walk found in time.
         let left: Vec<usize> = (0..n_queries).filter(|&query| found[query].is_none()).collect();
         if !left.is_empty() {
-            // As few parts as keep all threads busy: each fetches all rows once.
-            let size = left.len().div_ceil(work.n_threads()).clamp(LEAST_TOGETHER, MOST_TOGETHER);
             let scanned = SCAN_KEPT.saturating_mul(ef);
+            // As few parts as keep all threads busy: each fetches all rows once.
+            // They must not take long before signals are looked for, nor much memory.
+            let n = search.sought.selected.len();
+            let most = (MOST_COMPARED_TOGETHER / n.max(1))
+                .min(MOST_KEPT_TOGETHER / scanned.min(n).max(1))
+                .clamp(LEAST_TOGETHER, MOST_TOGETHER);
+            let size = left.len().div_ceil(work.n_threads()).clamp(LEAST_TOGETHER, most);
             let (of_left, of_scans) =
                 in_parts(left.len(), size, work, Together::default, |block, range, buffers, looked| {
                     let part = &left[range];
@@ -406,7 +422,8 @@ impl GraphSearch<'_> {
         let selected = self.sought.selected;
         let steps = if self.is_filtered {
             let rows = PATIENCE.saturating_mul(k.unwrap_or(ef)).saturating_mul(self.rows_per_selected());
-            let limits = Limits { most: self.most(), patience: rows.saturating_add(LEAST_PATIENCE) };
+            let patience = rows.saturating_add(LEAST_PATIENCE);
+            let limits = Limits { most: self.most(), patience, least: k.unwrap_or(ef) };
             self.searcher.nearest_among((ef, k), selected, limits, walk)
         } else {
             Some(self.searcher.nearest(ef, k, &self.graph.waiting, walk))
@@ -468,7 +485,10 @@ impl GraphSearch<'_> {
         let limit = limit + buffers.walk.margin(limit);
         loop {
             if !(self.walks(ef) && self.walk((ef, None), &mut buffers.walk, looked)) {
-                self.scan(ef, &mut buffers.walk, looked);
+                let selected = self.sought.selected.iter();
+                let n_compared = self.searcher.scan_within(limit, selected, &mut buffers.walk).n_distances;
+                looked.add(Looked { n_scans: 1, n_compared, ..Looked::default() });
+                break;
             }
             let entries = buffers.walk.found();
             let is_beyond = entries.last().is_none_or(|&last| pool::distance(last) > limit);
@@ -477,7 +497,7 @@ impl GraphSearch<'_> {
             }
             ef = ef.saturating_mul(4).min(n);
         }
-        let rerank = buffers.walk.found().len();
+        let rerank = buffers.walk.found().partition_point(|&entry| pool::distance(entry) <= limit);
         looked.n_reranked += rerank;
         let mut found = self.compare(values, rerank, rerank, buffers);
         found.retain(|near| near.distance <= radius && Some(near.row) != exclude);
@@ -504,7 +524,7 @@ impl GraphSearch<'_> {
             let codes: Vec<&[u8]> = rows.iter().map(|&row| column.row(row)).collect();
             // Some more, since the query is coded too: wordnet, ef 128, recall 0.9899 with six more, 0.9886 without.
             let n = k.saturating_add(k / 2 + 1);
-            if second.scores(kernels, walk.codes(), &codes, kept, scores).is_some() && n < rows.len() {
+            if n < rows.len() && second.scores(kernels, walk.codes(), &codes, kept, scores).is_some() {
                 order.clear();
                 // What walks saw, and what they did not.
                 let whole = scores.iter().zip(walk.found());

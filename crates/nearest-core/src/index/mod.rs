@@ -139,7 +139,7 @@ impl Spec {
                 _ => format!("encoding {}", encoding.name()),
             };
             return Err(Error::NotImplemented(format!(
-                "{what} with the metric {}; the metrics euclidean, sqeuclidean, cosine, angular and inner_product go with it",
+                "{what} goes with the metrics euclidean, sqeuclidean, cosine, angular and inner_product, got metric={}",
                 metric.name()
             )));
         }
@@ -165,6 +165,12 @@ impl Spec {
             in_range("ef_build", ef_build, EF_BUILDS)?;
             if let Encoding::Short(short) = encoding {
                 graph::codes::check_encoding(short)?;
+            }
+            if let Some(Encoding::Short(short @ ShortEncoding::Product { .. })) = rerank {
+                return Err(Error::NotImplemented(format!(
+                    "rerank of Graph goes with all encodings but product and binary, got rerank={}",
+                    short.name()
+                )));
             }
         }
         if shadow && (encoding.is_short() || structure != Structure::Exact) {

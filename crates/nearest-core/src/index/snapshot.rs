@@ -48,7 +48,7 @@ pub enum Queries<'a> {
 /// How hard an approximate search tries; a default where nothing is said.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Knobs {
-    /// Lists looked at.
+    /// Lists looked at, or about how many candidates a walk keeps.
     pub effort: Option<usize>,
     /// Estimates compared again.
     pub rerank_k: Option<usize>,

@@ -1,7 +1,7 @@
 //! Changes: staged unseen, published at once.
 //!
-//! Removed rows are tombstones until most of a chunk is dead, or, in a graph, some of all: then live rows move to the end and
-//! the chunk goes free. Versions in use keep the old chunk, so nobody waits and nothing moves under a reader.
+//! Removed rows are tombstones until most of a chunk is dead, or, in a graph, some of all: then live rows move to other chunks and
+//! theirs goes free. Versions in use keep the old chunk, so nobody waits and nothing moves under a reader.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use nearest_kernels::Kernels;
 
 use super::snapshot::{check_bits, check_numbers};
 use super::{Index, KeptAs, Snapshot, Spec, WriterPlace, graphed, listed};
-use crate::column::{CHUNK_ROWS, Column, ColumnWriter, Row};
+use crate::column::{CHUNK_ROWS, Column, ColumnWriter, Row, check_step};
 use crate::encoding::{Encoding, Kind, Values, Vectors, VectorsWriter, each_kind};
 use crate::error::{Error, Result};
 use crate::exact::{BLOCK_ROWS, Shadow, shadow_bytes};
@@ -110,10 +110,9 @@ impl GraphWriter {
 
     /// Stages as many rows as the vectors were given `ranges` for.
     fn stage(&mut self, codes: &[u8], scales: &[bf16], ranges: &[Range<Row>]) -> Result<()> {
-        let mut staged = self.scales.append(scales)?;
-        debug_assert!(staged.drain(..).flatten().eq(ranges.iter().cloned().flatten()));
+        check_step(&self.scales.append(scales)?, ranges);
         if let Some(writer) = &mut self.codes {
-            writer.append(codes)?;
+            check_step(&writer.append(codes)?, ranges);
         }
         Ok(())
     }
@@ -247,7 +246,7 @@ impl Writer {
         Ok(Snapshot { vectors, live, ids, shadow, lists, graph, next_id, ..before.clone() })
     }
 
-    /// Moves live rows out of chunks that are mostly dead; nothing if there are none.
+    /// Moves live rows out of chunks that have too few of them; nothing if there are none.
     fn compact(&mut self, before: &Snapshot, work: &Work<'_>) -> Result<Option<Snapshot>> {
         let (n_rows, n_live) = (before.vectors.n_rows(), before.live.len());
         // All links are copied and followed where any row of a graph moves: many chunks at once, when dead rows are many.
@@ -286,9 +285,12 @@ impl Writer {
         let ids = before.ids.list(rows.iter().copied());
         let ranges = copied(&mut self.vectors, &before.vectors, &rows)?;
         if let (Some(writer), Some(graph)) = (&mut self.graph, &graph) {
-            let of = |&row: &Row| (graph.codes.codes.row(row), graph.codes.scales.row(row));
-            let (codes, scales): (Vec<_>, Vec<_>) = rows.iter().map(of).unzip();
-            writer.stage(&codes.concat(), &scales.concat(), &ranges)?;
+            let scales: Vec<_> = rows.iter().map(|&row| graph.codes.scales.row(row)[0]).collect();
+            let codes: Vec<_> = match writer.codes {
+                Some(_) => rows.iter().map(|&row| graph.codes.codes.row(row)).collect(),
+                None => Vec::new(),
+            };
+            writer.stage(&codes.concat(), &scales, &ranges)?;
         }
         self.ids.stage(before.vectors.n_rows(), &ids, &ranges)?;
         let mut live = before.live.clone();
@@ -746,7 +748,7 @@ impl Stage {
         Ok(ids)
     }
 
-    /// Publishes, compacts what is mostly dead, and gives the writer back; on an error nothing has changed.
+    /// Publishes, moves together what lies scattered, and gives the writer back; on an error nothing has changed.
     fn publish(
         mut self,
         before: &Snapshot,
@@ -784,15 +786,13 @@ impl Stage {
             self.index.current.store(Arc::new(relisted));
             return Ok(());
         }
-        let after = Arc::new(after);
-        self.index.current.store(after.clone());
-        // Room that cannot be made now can be made another time.
-        if let Ok(compacted) = writer.compact(&after, work) {
-            if let Some(compacted) = compacted {
-                self.index.current.store(Arc::new(compacted));
-            }
-            self.is_whole = true;
-        }
+        let compacted = match writer.compact(&after, work) {
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            compacted => compacted,
+        };
+        // Room that cannot be made now can be made another time, by a writer made anew.
+        self.is_whole = compacted.is_ok();
+        self.index.current.store(Arc::new(compacted.ok().flatten().unwrap_or(after)));
         Ok(())
     }
 }
