@@ -69,8 +69,8 @@ test-long: lint
 
 # Benchmarks compare with what is installed: make bench PEERS=1 installs the peers first.
 bench: $(VENV)/.built
-	@if [ -n "$${PEERS:-}" ]; then $(BIN)/python -m pip install --quiet faiss-cpu scikit-learn usearch matplotlib threadpoolctl; fi
-	$(BIN)/python benchmarks/run.py $(NAME)
+	@if [ -n "$${PEERS:-}" ]; then $(BIN)/python -m pip install --quiet faiss-cpu hnswlib usearch scann scalable-vs pynndescent scikit-learn matplotlib threadpoolctl; fi
+	$(BIN)/python benchmarks/run.py $(or $(NAME),--list)
 
 wheel: $(VENV)/.tools
 	$(BIN)/maturin build --release --out dist

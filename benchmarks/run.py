@@ -44,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import session
     except ImportError as error:
-        print(f"the native module is not built ({error}): run `make` or `maturin develop --release`", file=sys.stderr)
+        print(
+            f"the native module is not built ({error}): run `make demo` or `maturin develop --release`", file=sys.stderr
+        )
         return 2
     from dataclasses import replace
 

@@ -564,7 +564,7 @@ def _structure(args: argparse.Namespace) -> Any:
 
     given = [name for name in ("shadow", "lists", "graph") if getattr(args, name) is not None]
     if len(given) > 1:
-        raise _usage(f"--{given[0]} and --{given[1]} do not go together")
+        raise _usage("build", f"--{given[0]} and --{given[1]} do not go together")
     if args.lists is not None:
         return nearest.Lists(args.lists or None)
     if args.graph is not None:
@@ -596,9 +596,11 @@ def _search(args: argparse.Namespace) -> Report:
     if args.radius is not None:
         for given, name in ((args.k, "-k"), (args.truth, "--truth")):
             if given is not None:
-                raise _usage(f"--radius and {name} do not go together")
+                raise _usage("search", f"--radius and {name} do not go together")
         if args.output and args.output.lower().endswith(".ivecs"):
-            raise _usage("with --radius, queries find different numbers of neighbors, which .ivecs cannot hold")
+            raise _usage(
+                "search", "with --radius, queries find different numbers of neighbors, which .ivecs cannot hold"
+            )
     if args.output:
         _check_output(args.output)
     k = args.k or 10
@@ -626,7 +628,7 @@ def _search(args: argparse.Namespace) -> Report:
 
     knobs = {name: value for name in ("recall", "effort") if (value := getattr(args, name)) is not None}
     if knobs and index is None:
-        raise _usage(f"--{next(iter(knobs))} is for an index; a file of vectors is searched exactly")
+        raise _usage("search", f"--{next(iter(knobs))} is for an index; a file of vectors is searched exactly")
     started = time.perf_counter()
     found: Any
     if args.radius is not None:
@@ -655,8 +657,8 @@ def _search(args: argparse.Namespace) -> Report:
     return Report(data, _search_text(args, data, found))
 
 
-def _usage(text: str) -> SystemExit:
-    print(f"nearest search: error: {text}", file=sys.stderr)
+def _usage(command: str, text: str) -> SystemExit:
+    print(f"nearest {command}: error: {text}", file=sys.stderr)
     return SystemExit(EXIT_USAGE)
 
 
