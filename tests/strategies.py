@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from oracle import BITS, NUMBERS
 
 ENCODINGS = ("float32", "float16", "bfloat16", "int8", "uint8")
+# What refusals say of the metrics that go with lists, graphs and short codes.
+METRICS_LISTED = "goes with the metrics euclidean, sqeuclidean, cosine, angular and inner_product, got metric="
 KINDS = ("normal", "grid", "duplicates", "offset", "tiny")
 
 

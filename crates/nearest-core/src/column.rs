@@ -4,6 +4,7 @@
 //! last [`Column`] that knows it is dropped, so a freed row range can be given a new chunk at once: who still reads
 //! the old one keeps it.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -119,45 +120,46 @@ impl<T: Pod> Column<T> {
         self.get(row).expect("a row of this column")
     }
 
-    /// A column of another type with a row for each row of this one, in chunks that lie as here, the same of them open. `fill`
-    /// gets the rows of a chunk.
+    /// A column of another type with a row for each row of this one. `fill` gets the rows of a chunk.
     pub fn alongside<U: Pod>(
         &self,
         width: usize,
         allocator: &Arc<dyn Allocator>,
         mut fill: impl FnMut(Range<Row>, &mut [U]) -> Result<()>,
     ) -> Result<Column<U>> {
-        let mut chunks = Vec::with_capacity(self.n_chunks());
-        for chunk in 0..self.n_chunks() {
-            if self.chunk_at(chunk).is_none() {
-                chunks.push(None);
-                continue;
-            }
-            let (n_rows, first) = (self.rows_in(chunk), chunk * self.chunk_rows);
-            let (slots, mut writer) = Slots::with_capacity(n_rows * width, allocator)?;
+        self.lying_alike(width, |rows| {
+            let n = rows.len() * width;
+            let (slots, mut writer) = Slots::with_capacity(n, allocator)?;
             let mut filled = Ok(());
-            writer.stage(n_rows * width, |part| filled = fill(first as Row..(first + n_rows) as Row, part));
+            writer.stage(n, |part| filled = fill(rows.start as Row..rows.end as Row, part));
             filled?;
             writer.publish();
-            chunks.push(Some(Chunk { slots, n_rows }));
-        }
-        // What is appended goes where it goes here.
-        let open = self.open.as_ref().and_then(|&(at, _)| Some((at, chunks[at].take()?)));
-        Ok(Column { width, chunk_rows: self.chunk_rows, chunks: Arc::new(chunks), open })
+            Ok(slots)
+        })
     }
 
-    /// A column of another type with a row for each row of this one, in chunks that lie as here. `rows` has those of all chunks
-    /// side by side, those of freed ones too.
+    /// The same of `rows`, which has those of all chunks side by side, those of freed ones too.
     pub fn alongside_in<U: Pod>(&self, width: usize, rows: Buffer) -> Result<Column<U>> {
         let bytes = Arc::new(Bytes::Buffered(rows));
-        let part = |chunk: usize| {
-            let Some(Chunk { n_rows, .. }) = self.chunk_at(chunk) else { return Ok(None) };
-            let start = chunk * self.chunk_rows * width * size_of::<U>();
-            let slots = Slots::fixed(bytes.clone(), start, n_rows * width)?;
-            Ok(Some(Chunk { slots, n_rows: *n_rows }))
+        self.lying_alike(width, |rows| {
+            Slots::fixed(bytes.clone(), rows.start * width * size_of::<U>(), rows.len() * width)
+        })
+    }
+
+    /// A column in chunks that lie as here, the same of them open: what is appended goes where it goes here.
+    fn lying_alike<U: Pod>(
+        &self,
+        width: usize,
+        mut slots: impl FnMut(Range<usize>) -> Result<Arc<Slots<U>>>,
+    ) -> Result<Column<U>> {
+        let mut part = |chunk: usize| {
+            let Some(&Chunk { n_rows, .. }) = self.chunk_at(chunk) else { return Ok(None) };
+            let first = chunk * self.chunk_rows;
+            Ok(Some(Chunk { slots: slots(first..first + n_rows)?, n_rows }))
         };
-        let chunks = (0..self.n_chunks()).map(part).collect::<Result<_>>()?;
-        Ok(Column { width, chunk_rows: self.chunk_rows, chunks: Arc::new(chunks), open: None })
+        let mut chunks: Vec<_> = (0..self.n_chunks()).map(&mut part).collect::<Result<_>>()?;
+        let open = self.open.as_ref().and_then(|&(at, _)| Some((at, chunks[at].take()?)));
+        Ok(Column { width, chunk_rows: self.chunk_rows, chunks: Arc::new(chunks), open })
     }
 
     /// The same with `values` in the places of `rows`, ascending, and zeros in all others.
@@ -199,15 +201,15 @@ pub struct ColumnWriter<T> {
     published: Column<T>,
     /// Chunks filled or grown since the last `publish`, by position; the last one is open.
     writers: Vec<(usize, SlotWriter<T>)>,
-    /// Descending, whatever happened in between: columns in step open the same chunk next.
-    freed: Vec<usize>,
+    /// Of these the first is opened next, in whatever order they were freed: so columns stay in step.
+    freed: BTreeSet<usize>,
     allocator: Arc<dyn Allocator>,
 }
 
 impl<T: Pod> ColumnWriter<T> {
     /// Appends to `column`.
     pub fn new(column: Column<T>, allocator: Arc<dyn Allocator>) -> Self {
-        let freed = (0..column.n_chunks()).rev().filter(|&i| column.chunk_at(i).is_none()).collect();
+        let freed = (0..column.n_chunks()).filter(|&i| column.chunk_at(i).is_none()).collect();
         let mut published = column;
         if published.open.is_none() && published.n_chunks() > 0 {
             // A partly filled last chunk goes on being filled, in a larger copy.
@@ -292,14 +294,14 @@ impl<T: Pod> ColumnWriter<T> {
         let chunk_rows = self.published.chunk_rows;
         let used =
             self.writers.iter().map(|(at, _)| at + 1).max().unwrap_or(0).max(self.published.n_chunks());
-        let at = self.freed.last().copied().unwrap_or(used);
+        let at = self.freed.first().copied().unwrap_or(used);
         if at >= MAX_CHUNKS {
             return Err(Error::Memory(format!("an index holds at most {} rows", MAX_CHUNKS * CHUNK_ROWS)));
         }
         // A column's first chunk starts small and grows; later ones belong to a large index.
         let capacity = if at == 0 && used == 0 { n.max(FIRST_ROWS).min(chunk_rows) } else { chunk_rows };
         let (_, writer) = Slots::with_capacity(capacity * self.published.width, &self.allocator)?;
-        self.freed.pop();
+        self.freed.pop_first();
         self.writers.push((at, writer));
         Ok(())
     }
@@ -340,9 +342,8 @@ impl<T: Pod> ColumnWriter<T> {
             }
             for &at in free {
                 set(at, None);
-                self.freed.push(at);
+                self.freed.insert(at);
             }
-            self.freed.sort_unstable_by(|a, b| b.cmp(a));
             self.published.chunks = Arc::new(chunks);
         }
         if let Some((at, writer)) = self.writers.last_mut() {
@@ -377,11 +378,12 @@ impl<T: Pod> ColumnWriter<T> {
                     writer.rewind_to(chunk.n_rows * published.width);
                     self.writers.push((at, writer));
                 }
-                None if at < published.n_chunks() => self.freed.push(at),
+                None if at < published.n_chunks() => {
+                    self.freed.insert(at);
+                }
                 None => {}
             }
         }
-        self.freed.sort_unstable_by(|a, b| b.cmp(a));
     }
 }
 

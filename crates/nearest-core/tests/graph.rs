@@ -651,7 +651,10 @@ fn graphs_that_make_no_sense_are_refused() {
         (Spec { structure: of(1, 32), ..good }, "degree"),
         (Spec { structure: of(300, 32), ..good }, "degree"),
         (Spec { structure: of(32, 1), ..good }, "ef_build"),
-        (Spec { metric: Metric::Manhattan, ..good }, "Graph goes with the metrics euclidean"),
+        (
+            Spec { metric: Metric::Manhattan, ..good },
+            "Graph goes with the metrics euclidean, sqeuclidean, cosine, angular and inner_product, got metric=manhattan",
+        ),
         (Spec { rerank: Some(product(4, 4)), encoding: scalar4(), ..good }, "got rerank=product(4, 4)"),
         (Spec { encoding: rabitq(2), ..good }, "scalar8, scalar4"),
         (Spec { encoding: product(4, 8), ..good }, "scalar8, scalar4"),

@@ -27,12 +27,7 @@ const ROWS_PER_NEW_ANEW: usize = 5;
 const GROWTH: usize = 4;
 
 impl Graph {
-    /// Whether all links are chosen anew where so many rows get links.
-    pub fn links_anew(&self, n_new: usize) -> bool {
-        n_new > 0 && ROWS_PER_NEW_ANEW * n_new >= self.n_linked
-    }
-
-    /// The same with links of the rows that wait, but for some that go on waiting.
+    /// The same with links of the rows that wait, but for some that go on waiting, and without too many dead ones.
     pub fn linked(
         &self,
         read: Read<'_>,
@@ -42,22 +37,28 @@ impl Graph {
         work: &Work<'_>,
     ) -> Result<Self> {
         let (held, new): (Vec<Row>, Vec<Row>) = self.waiting.iter().partition(|row| to_wait.contains(**row));
-        if new.is_empty() {
-            return Ok(self.clone());
-        }
         let mut to_link = live.clone();
         to_link.remove(held.iter().copied());
         let waiting = Arc::new(held);
-        if self.links_anew(new.len()) {
-            return self.relinked(read, live, to_wait, allocator, work);
+        let many = !new.is_empty() && ROWS_PER_NEW_ANEW * new.len() >= self.n_linked;
+        if many || self.is_worn(live) {
+            let anew = self.linked_anew(read, &to_link, allocator, work)?;
+            return Ok(Self { waiting, ..anew });
         }
-        let mut links = Links::of(self, allocator)?;
+        let graph = match self.wants_repair(live) {
+            true => self.repaired(live, allocator, work)?,
+            false => self.clone(),
+        };
+        if new.is_empty() {
+            return Ok(graph);
+        }
+        let mut links = Links::of(&graph, allocator)?;
         for part in new.chunks(MOST_WAITING) {
-            self.insert(part, &mut links, read, live, work)?;
+            graph.insert(part, &mut links, read, live, work)?;
         }
-        let n_linked = self.n_linked + new.len();
-        let mut linked = Self { waiting, n_linked, ..self.clone() };
-        let mut hubs = self.hubs.rows.clone();
+        let n_linked = graph.n_linked + new.len();
+        let mut linked = Self { waiting, n_linked, ..graph.clone() };
+        let mut hubs = graph.hubs.rows.clone();
         if n_linked >= GROWTH * self.hubs_of {
             let rows: Vec<Row> = to_link.iter().collect();
             hubs = hubs::choose(&Vectors { codes: &self.codes, read }, &rows, self.plan.seed, work)?;

@@ -118,7 +118,7 @@ impl Graph {
     }
 
     /// Whether dead rows are to be linked around.
-    pub fn wants_repair(&self, live: &RowSet) -> bool {
+    fn wants_repair(&self, live: &RowSet) -> bool {
         self.n_dead(live) > self.n_linked / ROWS_PER_DEAD
     }
 

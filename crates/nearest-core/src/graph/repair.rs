@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use nearest_kernels::Kernels;
 
+use super::Graph;
 use super::build::choose;
 use super::codes::Codes;
 use super::links::Links;
 use super::pairs::Pairs;
-use super::{Graph, Read};
 use crate::column::{CHUNK_ROWS, Row};
 use crate::error::Result;
 use crate::live::RowSet;
@@ -27,24 +27,8 @@ const ROWS_PER_DEAD_ANEW: usize = 8;
 
 impl Graph {
     /// Whether so many rows died since all links were chosen that they are to be chosen anew.
-    pub fn is_worn(&self, live: &RowSet) -> bool {
+    pub(super) fn is_worn(&self, live: &RowSet) -> bool {
         self.n_repaired + self.n_dead(live) > self.n_linked / ROWS_PER_DEAD_ANEW
-    }
-
-    /// The same without dead rows, with all links chosen anew, but for rows that go on waiting.
-    pub fn relinked(
-        &self,
-        read: Read<'_>,
-        live: &RowSet,
-        to_wait: &RowSet,
-        allocator: &Arc<dyn Allocator>,
-        work: &Work<'_>,
-    ) -> Result<Self> {
-        let waiting: Vec<Row> = self.waiting.iter().copied().filter(|&row| to_wait.contains(row)).collect();
-        let mut to_link = live.clone();
-        to_link.remove(waiting.iter().copied());
-        let anew = self.linked_anew(read, &to_link, allocator, work)?;
-        Ok(Self { waiting: Arc::new(waiting), ..anew })
     }
 
     /// The same without dead rows, which others are linked around.

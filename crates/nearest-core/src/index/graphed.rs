@@ -171,25 +171,16 @@ impl Snapshot {
         work: &Work<'_>,
     ) -> Result<Snapshot> {
         let Some(graph) = &self.graph else { return Ok(self) };
-        let n_new = graph.waiting.len() - held.len();
-        let all = graph.waiting_rows();
-        let (n_new, held) = if n_new < MOST_WAITING { (0, &all) } else { (n_new, held) };
-        let read = |rows: &[Row], out: &mut [f32]| self.read_rows(rows, out);
-        let mut graph = graph.clone();
-        if graph.is_worn(&self.live) || graph.links_anew(n_new) {
-            graph = graph.relinked(&read, &self.live, held, allocator, work)?;
-        } else {
-            if graph.wants_repair(&self.live) {
-                graph = graph.repaired(&self.live, allocator, work)?;
+        match graph.waiting.len() - held.len() {
+            0..MOST_WAITING => {
+                let all = graph.waiting_rows();
+                self.linked(&all, allocator, work)
             }
-            if n_new > 0 {
-                graph = graph.linked(&read, &self.live, held, allocator, work)?;
-            }
+            _ => self.linked(held, allocator, work),
         }
-        Ok(Snapshot { graph: Some(graph), ..self })
     }
 
-    /// This version with all rows linked that wait, but for some.
+    /// This version with all rows linked that wait, but for some, and without too many dead ones.
     pub(super) fn linked(
         self,
         held: &RowSet,
