@@ -172,6 +172,16 @@ impl<'a> Work<'a> {
         task: impl Fn(&mut S, usize) -> Result<()>,
     ) -> Result<()> {
         let mut scratch = scratch();
+        self.in_turn(stage, n_tasks, |i| task(&mut scratch, i))
+    }
+
+    /// Runs `task(i)` for each i below `n_tasks`, one after the other on the calling thread; else as [`Work::for_each`].
+    pub fn in_turn(
+        &self,
+        stage: &str,
+        n_tasks: usize,
+        mut task: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
         let mut last = None;
         for i in 0..n_tasks {
             if i > 0 {
@@ -184,7 +194,7 @@ impl<'a> Work<'a> {
                     }
                 }
             }
-            task(&mut scratch, i)?;
+            task(i)?;
         }
         Ok(())
     }

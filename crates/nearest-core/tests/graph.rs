@@ -372,6 +372,37 @@ fn every_vector_can_be_reached() {
     }
 }
 
+/// More groups of copies than there may be hubs, each larger than what its links are chosen from: no group leads to another by
+/// itself.
+#[test]
+fn many_groups_of_copies_are_found_without_as_many_hubs() {
+    const COPIES: usize = 12;
+    for (metric, encoding) in [(Metric::Euclidean, Encoding::Float32), (Metric::Cosine, Encoding::UInt8)] {
+        let dim = 8;
+        let of_groups = vectors(Data::Normal, 1500, dim, encoding, 5);
+        let structure = Structure::Graph { degree: 8, ef_build: 8 };
+        let spec = Spec { structure, ..spec(dim, metric, encoding) };
+        let values: Vec<f32> = of_groups
+            .chunks(dim)
+            .flat_map(|group| group.iter().cycle().take(COPIES * dim))
+            .copied()
+            .collect();
+        let whole = filled(spec, &values);
+        let grown = index(spec);
+        values.chunks(3000 * dim).for_each(|part| add(&grown, part));
+        for index in [whole, grown] {
+            let snapshot = index.snapshot();
+            check_links(&snapshot);
+            let stats = snapshot.stats().graph.unwrap();
+            assert!((200..=512).contains(&stats.n_hubs), "{} hubs", stats.n_hubs);
+            let found = search(&snapshot, &of_groups, COPIES, effort(64));
+            let n_found = found.iter().flatten().filter(|near| near.distance <= 1e-6).count();
+            let recall = n_found as f64 / (1500 * COPIES) as f64;
+            assert!(recall >= 0.97, "{metric:?} {encoding:?}: {recall}");
+        }
+    }
+}
+
 // --- changes ---
 
 #[test]

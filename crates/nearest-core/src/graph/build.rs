@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use nearest_kernels::Kernels;
 
+use super::chosen::{Chosen, Part, ROWS};
 use super::links::Links;
 use super::near::{Around, Near};
 use super::pairs::{self, Pairs};
@@ -17,12 +18,14 @@ use crate::live::RowSet;
 use crate::memory::Allocator;
 use crate::work::Work;
 
-/// Rows a task.
-const ROWS: usize = 64;
+/// Rows of a task that only moves links.
+const MOVED_ROWS: usize = 1 << 12;
 /// Rows that are asked how distances grow.
 const GROWTH_ROWS: usize = 1 << 14;
 /// Rows that chose a row among which it chooses again, at most.
 const INCOMING: usize = 64;
+/// If there are more hubs, there are links between them instead.
+const MOST_HUBS: usize = 2 * hubs::HUBS;
 
 impl Graph {
     /// The same with links between all live rows, from nothing.
@@ -39,40 +42,76 @@ impl Graph {
         if n == 0 {
             return Ok(Self::new(self.plan, self.codes.clone()));
         }
+        let ef = self.plan.ef_build.min(n - 1);
+        // Rows near each; then its links, those that chose it and those that it keeps.
+        let n_bytes = size_of::<Row>() * ef + 3 * size_of::<(f32, Row)>() * self.plan.degree.min(ef);
+        work.check_memory((n as u64).checked_mul(n_bytes as u64), "links of all vectors")?;
         let vectors = Vectors { codes: &self.codes, read };
         let around = Around::new(vectors, &rows, self.plan.seed, work)?;
-        let near = around.each(self.plan.ef_build.min(n - 1), work)?;
+        let near = around.each(ef, work)?;
         drop(around);
-        let pairs = Pairs::new(&self.codes, &rows);
+        let pairs = Pairs::new(&self.codes, &rows, work)?;
         let numbers: Vec<Row> = (0..n as Row).collect();
         let of_near = |row: usize, out: &mut Vec<Row>| out.extend(near.of(row));
         let chosen = choose(kernels, &pairs, &self.rule(false), &numbers, of_near, work)?;
-        let incoming = reversed(&chosen, INCOMING);
+        let growth = growth(kernels, &pairs, &near);
+        drop(near);
+        let incoming = chosen.reversed(work)?;
         let both = |row: usize, out: &mut Vec<Row>| {
-            out.extend(chosen[row].iter().chain(&incoming[row]).map(|link| link.1));
+            out.extend(chosen.of(row).iter().chain(incoming.of(row, INCOMING)).map(|link| link.1));
         };
         let linked = choose(kernels, &pairs, &self.rule(true), &numbers, both, work)?;
+        drop((chosen, incoming, pairs));
         // So far rows were numbered from 0.
         let mut links = Links::none(&self.codes, self.plan.degree, allocator)?;
-        for (chosen, &row) in linked.iter().zip(&rows) {
-            links.put(row, chosen.iter().map(|link| rows[link.1 as usize]));
-        }
-        let growth = growth(kernels, &pairs, &near);
+        work.in_turn("linking", n.div_ceil(MOVED_ROWS), |i| {
+            for place in i * MOVED_ROWS..n.min((i + 1) * MOVED_ROWS) {
+                links.put(rows[place], linked.of(place).iter().map(|link| rows[link.1 as usize]));
+            }
+            Ok(())
+        })?;
+        drop(linked);
         let (waiting, n_repaired) = Default::default();
         let linked = Self { hubs_of: n, growth, waiting, n_linked: n, n_repaired, ..self.clone() };
         let hubs = hubs::choose(&vectors, &rows, self.plan.seed, work)?;
-        linked.finished(links, hubs, live)
+        linked.finished(links, hubs, live, Some(read), work)
     }
 
     /// The same with these links, and more where they do not lead to all rows.
-    pub(super) fn finished(self, mut links: Links, mut hubs: Vec<Row>, rows: &RowSet) -> Result<Self> {
+    pub(super) fn finished(
+        self,
+        mut links: Links,
+        mut hubs: Vec<Row>,
+        rows: &RowSet,
+        read: Option<Read<'_>>,
+        work: &Work<'_>,
+    ) -> Result<Self> {
         connect(&mut links, &mut hubs, rows);
+        if let Some(read) = read.filter(|_| hubs.len() > MOST_HUBS) {
+            let vectors = Vectors { codes: &self.codes, read };
+            self.bridge(&hubs, &mut links, &vectors, work)?;
+            let all: Vec<Row> = rows.iter().collect();
+            hubs = hubs::choose(&vectors, &all, self.plan.seed, work)?;
+            connect(&mut links, &mut hubs, rows);
+        }
         let hubs = match hubs == self.hubs.rows {
             true => self.hubs.clone(),
             false => Arc::new(Hubs::new(Kernels::best(), &self.codes, hubs)),
         };
         let links = links.into_column(&self.codes.codes)?;
         Ok(Self { hubs, links, ..self })
+    }
+
+    /// Links between hubs: of groups of which none leads to another, each has one.
+    fn bridge(&self, hubs: &[Row], links: &mut Links, vectors: &Vectors<'_>, work: &Work<'_>) -> Result<()> {
+        let near = Around::new(*vectors, hubs, self.plan.seed, work)?
+            .each(self.plan.ef_build.min(hubs.len() - 1), work)?;
+        let near = hubs.iter().enumerate().map(|(place, &hub)| {
+            let others = near.of(place).map(|other| hubs[other as usize]);
+            others.chain(links.of_row(hub).iter().copied()).collect()
+        });
+        let near: Vec<Vec<Row>> = near.collect();
+        self.join(hubs, &near, links, work)
     }
 }
 
@@ -103,15 +142,12 @@ fn growth(kernels: &Kernels, pairs: &Pairs<'_>, near: &Near) -> f32 {
 
 /// Buffers of one worker.
 #[derive(Debug, Default)]
-struct Scratch<'a> {
+struct Choosing<'a> {
     pairs: pairs::Scratch<'a>,
     prune: prune::Scratch<'a>,
     distances: Vec<f32>,
     candidates: Vec<(f32, Row)>,
 }
-
-/// Chosen links of each row, with their squared distances.
-pub type Chosen = Vec<Vec<(f32, Row)>>;
 
 /// Chooses among rows near each of some rows: `near` gives them for the one at a place.
 pub fn choose(
@@ -133,10 +169,10 @@ pub fn choose(
     let parts = work.map(
         "linking",
         rows.len().div_ceil(ROWS),
-        || (Scratch::default(), Vec::new(), Vec::new()),
+        || (Choosing::default(), Vec::new(), Vec::new()),
         |(scratch, now, next), i| {
             let places = i * ROWS..rows.len().min((i + 1) * ROWS);
-            let mut chosen = Vec::with_capacity(places.len());
+            let mut chosen = Part::default();
             around(places.start, next);
             for place in places.clone() {
                 std::mem::swap(now, next);
@@ -144,33 +180,18 @@ pub fn choose(
                 if place + 1 < places.end {
                     around(place + 1, next);
                 }
-                let Scratch { pairs: buffers, prune: scratch, distances, candidates } = &mut *scratch;
+                let Choosing { pairs: buffers, prune: scratch, distances, candidates } = &mut *scratch;
                 pairs.distances(kernels, rows[place], now, buffers, distances);
                 candidates.clear();
                 candidates.extend(distances.iter().copied().zip(now.iter().copied()));
                 candidates.sort_unstable_by(nearest_first);
                 prune(kernels, pairs, rule, candidates, scratch);
-                chosen.push(candidates.clone());
+                chosen.push(candidates);
             }
-            Ok(chosen)
+            Ok(chosen.finished())
         },
     )?;
-    Ok(parts.concat())
-}
-
-/// For each row those that chose it, nearest first, `most` at most.
-pub fn reversed(chosen: &Chosen, most: usize) -> Chosen {
-    let mut incoming: Chosen = vec![Vec::new(); chosen.len()];
-    for (links, row) in chosen.iter().zip(0..) {
-        for &(distance, link) in links {
-            incoming[link as usize].push((distance, row));
-        }
-    }
-    for rows in &mut incoming {
-        rows.sort_unstable_by(nearest_first);
-        rows.truncate(most);
-    }
-    incoming
+    Ok(Chosen::new(parts))
 }
 
 #[cfg(test)]
@@ -219,19 +240,5 @@ mod tests {
         let codes = codes(700);
         let pairs = pairs(&codes);
         assert_eq!(chosen(&pairs, 1), chosen(&pairs, 3));
-    }
-
-    #[test]
-    fn whoever_chose_a_row_is_found_from_there() {
-        let chosen = chosen(&pairs(&codes(300)), 1);
-        let all = reversed(&chosen, usize::MAX);
-        assert_eq!(all.iter().map(Vec::len).sum::<usize>(), chosen.iter().map(Vec::len).sum());
-        for (incoming, row) in all.iter().zip(0..) {
-            assert!(
-                incoming.iter().all(|&(distance, other)| chosen[other as usize].contains(&(distance, row)))
-            );
-        }
-        let few = reversed(&chosen, 3);
-        assert!(few.iter().zip(&all).all(|(few, all)| few[..] == all[..all.len().min(3)]));
     }
 }

@@ -13,7 +13,7 @@ use crate::kmeans::{self, Side};
 use crate::work::Work;
 
 /// How many there are, if rows are enough.
-const HUBS: usize = 256;
+pub(super) const HUBS: usize = 256;
 /// Rows of each at least.
 const ROWS_PER_HUB: usize = 16;
 /// Rows that each is chosen among.

@@ -64,7 +64,7 @@ impl Graph {
             hubs = hubs::choose(&Vectors { codes: &self.codes, read }, &rows, self.plan.seed, work)?;
             linked.hubs_of = n_linked;
         }
-        linked.finished(links, hubs, &to_link)
+        linked.finished(links, hubs, &to_link, Some(read), work)
     }
 
     /// Links new rows.
@@ -76,26 +76,37 @@ impl Graph {
         live: &RowSet,
         work: &Work<'_>,
     ) -> Result<()> {
-        let kernels = Kernels::best();
         let near = self.near(new, links, read, live, work)?;
+        self.join(new, &near, links, work)
+    }
+
+    /// Has rows choose among those near each, and what they chose choose again.
+    pub(super) fn join(
+        &self,
+        new: &[Row],
+        near: &[Vec<Row>],
+        links: &mut Links,
+        work: &Work<'_>,
+    ) -> Result<()> {
+        let kernels = Kernels::best();
         let mut numbers = Numbers::new(self.codes.rows_end());
         let of_new: Vec<Row> = new.iter().map(|&row| numbers.of(row)).collect();
         let of_near: Vec<Vec<Row>> =
             near.iter().map(|near| near.iter().map(|&row| numbers.of(row)).collect()).collect();
-        let pairs = Pairs::new(&self.codes, &numbers.rows);
+        let pairs = Pairs::new(&self.codes, &numbers.rows, work)?;
         let of = |place: usize, out: &mut Vec<Row>| out.extend_from_slice(&of_near[place]);
         let chosen = choose(kernels, &pairs, &self.rule(false), &of_new, of, work)?;
         drop(pairs);
         // What a row chose chooses again, among its own links, or those that it chose, and those that chose it.
         let mut incoming: Vec<Vec<Row>> = vec![Vec::new(); numbers.rows.len()];
-        for (&row, chosen) in of_new.iter().zip(&chosen) {
+        for (&row, chosen) in of_new.iter().zip(chosen.iter()) {
             chosen.iter().for_each(|link| incoming[link.1 as usize].push(row));
         }
         let mut again: Vec<(Row, Vec<Row>)> = Vec::new();
         for (number, mut around) in (0..).zip(incoming) {
             match of_new.get(number as usize) {
                 // New rows have the first numbers.
-                Some(_) => around.extend(chosen[number as usize].iter().map(|link| link.1)),
+                Some(_) => around.extend(chosen.of(number as usize).iter().map(|link| link.1)),
                 None if around.is_empty() => continue,
                 None => {
                     let own = links.of_row(numbers.rows[number as usize]);
@@ -104,11 +115,11 @@ impl Graph {
             }
             again.push((number, around));
         }
-        let pairs = Pairs::new(&self.codes, &numbers.rows);
+        let pairs = Pairs::new(&self.codes, &numbers.rows, work)?;
         let rows: Vec<Row> = again.iter().map(|(number, _)| *number).collect();
         let of = |place: usize, out: &mut Vec<Row>| out.extend_from_slice(&again[place].1);
         let linked = choose(kernels, &pairs, &self.rule(true), &rows, of, work)?;
-        for (&number, chosen) in rows.iter().zip(&linked) {
+        for (&number, chosen) in rows.iter().zip(linked.iter()) {
             links.put(numbers.rows[number as usize], chosen.iter().map(|link| numbers.rows[link.1 as usize]));
         }
         Ok(())

@@ -13,6 +13,7 @@
 //! | `pairs.rs` | distances between rows, for building |
 //! | `near.rs` | rows near each row, found by inverted lists |
 //! | `prune.rs` | which of the rows near a row it is linked to |
+//! | `chosen.rs` | links that were chosen, and the same in the other direction |
 //! | `build.rs` | the links of many rows at once |
 //! | `insert.rs` | the links of few new rows among many |
 //! | `links.rs` | links while they are chosen |
@@ -24,6 +25,7 @@
 //! query. Removed rows are ways through until they are many.
 
 pub mod build;
+pub mod chosen;
 pub mod codes;
 pub mod hubs;
 pub mod insert;

@@ -8,7 +8,12 @@ use nearest_kernels::{CodeQuery, CodeSums, Kernels, prefetch};
 
 use super::codes::{Codes, Reader};
 use crate::column::Row;
+use crate::error::Result;
 use crate::metric::Metric;
+use crate::work::Work;
+
+/// Rows that one task moves.
+const MOVED_ROWS: usize = 256;
 
 /// Rows numbered from 0.
 #[derive(Debug)]
@@ -39,34 +44,41 @@ pub struct Scratch<'a> {
 
 impl<'a> Pairs<'a> {
     /// These rows, numbered from 0.
-    pub fn new(codes: &'a Codes, rows: &[Row]) -> Self {
+    pub fn new(codes: &'a Codes, rows: &[Row], work: &Work<'_>) -> Result<Self> {
         let (reader, unit) = (Reader::new(Kernels::best(), codes), codes.unit());
         let coded = |&row: &Row| Coded { code: reader.code(row), scale: unit * reader.scale(row) };
         let (bits, dim) = (codes.bits, codes.coding.dim());
         let mut pairs = Self { bits, dim, rows: rows.iter().map(coded).collect(), moved: None };
         if codes.coding.frame().metric() == Metric::InnerProduct {
-            pairs.moved = Some(pairs.moved(codes, rows));
+            pairs.moved = Some(pairs.moved(codes, rows, work)?);
         }
-        pairs
+        Ok(pairs)
     }
 
     /// What is added for each row, so that distances are inner products from the largest down.
-    fn moved(&self, codes: &Codes, rows: &[Row]) -> Vec<f32> {
+    fn moved(&self, codes: &Codes, rows: &[Row], work: &Work<'_>) -> Result<Vec<f32>> {
         let (kernels, centre) = (Kernels::best(), codes.coding.frame().turned_centre());
         let squared = kernels.canonical_squared_norm(centre);
-        let mut framed = vec![0.0; self.dim];
-        let mut longest = 0.0f64;
         // (x + c)·(y + c) = x·y + (x·c + c·c / 2) + (y·c + c·c / 2).
-        let moved: Vec<f64> = rows
-            .iter()
-            .map(|&row| {
-                codes.decode(row, &mut framed);
-                longest = longest.max(kernels.canonical_squared_norm(&framed[..]));
-                kernels.canonical_dot(&framed, centre) + squared / 2.0
-            })
-            .collect();
+        let parts = work.map(
+            "linking",
+            rows.len().div_ceil(MOVED_ROWS),
+            || vec![0.0; self.dim],
+            |framed, i| {
+                let rows = &rows[i * MOVED_ROWS..rows.len().min((i + 1) * MOVED_ROWS)];
+                let mut longest = 0.0f64;
+                let mut moved = Vec::with_capacity(rows.len());
+                for &row in rows {
+                    codes.decode(row, framed);
+                    longest = longest.max(kernels.canonical_squared_norm(&framed[..]));
+                    moved.push(kernels.canonical_dot(framed, centre) + squared / 2.0);
+                }
+                Ok((longest, moved))
+            },
+        )?;
+        let longest = parts.iter().fold(0.0f64, |longest, part| longest.max(part.0));
         let largest = (longest.sqrt() + squared.sqrt()).powi(2);
-        moved.into_iter().map(|moved| (largest / 2.0 - moved) as f32).collect()
+        Ok(parts.into_iter().flat_map(|part| part.1).map(|moved| (largest / 2.0 - moved) as f32).collect())
     }
 
     /// Whether distances are what inner products are below the largest.

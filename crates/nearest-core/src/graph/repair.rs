@@ -38,7 +38,7 @@ impl Graph {
         let of = |row: Row| self.links_of(row);
         let torn: Vec<Row> = rows.iter().filter(|&row| of(row).any(|link| !live.contains(link))).collect();
         let (all, ranks): (Vec<Row>, _) = (live.iter().collect(), live.ranks());
-        let pairs = Pairs::new(&self.codes, &all);
+        let pairs = Pairs::new(&self.codes, &all, work)?;
         // Over dead rows to those that they are linked to, and no further.
         let around = |row: Row, out: &mut Vec<Row>| {
             for link in of(row) {
@@ -55,7 +55,7 @@ impl Graph {
             };
             let numbers: Vec<Row> = torn.iter().map(|&row| ranks[row as usize]).collect();
             let linked = choose(Kernels::best(), &pairs, &self.rule(true), &numbers, near, work)?;
-            for (&row, chosen) in torn.iter().zip(&linked) {
+            for (&row, chosen) in torn.iter().zip(linked.iter()) {
                 links.put(row, chosen.iter().map(|link| all[link.1 as usize]));
             }
         }
@@ -74,7 +74,7 @@ impl Graph {
             all.filter(|&row| !rows.contains(row)).for_each(|row| links.put(row, []));
         }
         Self { n_linked: rows.len(), n_repaired: self.n_repaired + self.n_dead(live), ..self.clone() }
-            .finished(links, hubs, &rows)
+            .finished(links, hubs, &rows, None, work)
     }
 
     /// The same with other numbers for its rows, which all live: `codes` has them where they are now.
@@ -84,17 +84,25 @@ impl Graph {
         number: impl Fn(Row) -> Option<Row>,
         live: &RowSet,
         allocator: &Arc<dyn Allocator>,
+        work: &Work<'_>,
     ) -> Result<Self> {
         let mut links = Links::none(&codes, self.plan.degree, allocator)?;
-        for row in (0..self.codes.rows_end() as Row).filter(|&row| self.links_of(row).next().is_some()) {
-            let Some(place) = number(row) else { continue };
-            links.put(place, self.links_of(row).filter_map(&number));
-        }
+        let n = self.codes.rows_end();
+        work.in_turn("moving vectors", n.div_ceil(CHUNK_ROWS), |chunk| {
+            for row in (chunk * CHUNK_ROWS..n.min((chunk + 1) * CHUNK_ROWS)).map(|row| row as Row) {
+                let Some(place) = number(row) else { continue };
+                let mut linked = self.links_of(row).peekable();
+                if linked.peek().is_some() {
+                    links.put(place, linked.filter_map(&number));
+                }
+            }
+            Ok(())
+        })?;
         let mut waiting: Vec<Row> = self.waiting.iter().copied().filter_map(&number).collect();
         waiting.sort_unstable();
         let hubs = self.hubs.rows.iter().copied().filter_map(&number).collect();
         let renumbered = Self { codes, waiting: Arc::new(waiting), ..self.clone() };
         let rows = renumbered.linked_rows(live);
-        renumbered.finished(links, hubs, &rows)
+        renumbered.finished(links, hubs, &rows, None, work)
     }
 }

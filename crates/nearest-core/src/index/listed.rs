@@ -209,6 +209,8 @@ impl Snapshot {
             kept: &kept,
             order: &self.ids,
             n_probe,
+            // Some are in a second one, and a damaged file may have any in more.
+            are_disjoint: false,
         };
         search.run(queries, goal, work)
     }

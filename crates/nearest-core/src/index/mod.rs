@@ -3,7 +3,10 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `snapshot.rs` | one version: everything that reads |
-//! | `writer.rs` | changes: staged unseen, published at once |
+//! | `stage.rs` | changes: staged unseen, published at once |
+//! | `checked.rs` | vectors as they come, checked, in the type that is kept |
+//! | `writer.rs` | what appends, and publishes the next version |
+//! | `compact.rs` | rows that move together |
 //! | `listed.rs` | versions whose rows lie in lists |
 //! | `graphed.rs` | versions whose rows are linked |
 //! | `gathered.rs` | exact searches among rows that are read out of lists or codes |
@@ -13,12 +16,15 @@
 //! Readers take the current [`Snapshot`] (one atomic load) and keep it as long as they like. Writers queue for the one
 //! [`Writer`]; what they stage is seen by nobody until they publish the next snapshot.
 
+mod checked;
+mod compact;
 mod gathered;
 mod graph_file;
 mod graphed;
 mod listed;
 mod persist;
 mod snapshot;
+mod stage;
 mod writer;
 
 use std::sync::{Arc, Condvar, Mutex};
@@ -26,12 +32,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use arc_swap::ArcSwap;
 use nearest_kernels::{Kernels, MAX_DIM};
 
+pub use checked::Zeros;
 pub use persist::{IndexSpec, describe_spec, verify};
 pub use snapshot::{
     Allowed, Knobs, Looked, Neighbors, Queries, Snapshot, Stats, check_many_numbers, check_numbers,
 };
+pub use stage::Stage;
 use writer::Writer;
-pub use writer::{Stage, Zeros};
 
 use crate::coder::ShortEncoding;
 use crate::encoding::Encoding;

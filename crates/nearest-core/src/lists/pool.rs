@@ -32,18 +32,25 @@ pub struct Pool {
     limit: f32,
     /// Whether the best are in order, each row once.
     is_settled: bool,
+    /// Whether no row is offered twice.
+    once: bool,
     /// For putting them in order: rows and places in `best`.
     by_row: Vec<u64>,
     spare: Vec<Estimate>,
 }
 
 impl Pool {
-    /// Empties it and lets it keep `size`.
-    pub fn reset(&mut self, size: usize) {
-        self.size = size;
+    /// Empties it and lets it keep `size`, of rows of which none comes again if `once`.
+    pub fn reset(&mut self, size: usize, once: bool) {
+        (self.size, self.once) = (size, once);
+        self.clear();
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
         self.best.clear();
         self.is_settled = true;
-        self.limit = if size == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
+        self.limit = if self.size == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
     }
 
     /// What a score must reach to be let in.
@@ -56,7 +63,7 @@ impl Pool {
         if !(estimate.score >= self.limit) {
             return;
         }
-        if self.size > ORDERED {
+        if self.once || self.size > ORDERED {
             self.best.push(estimate);
             self.is_settled = false;
             if self.best.len() >= 2 * self.size {
@@ -84,7 +91,21 @@ impl Pool {
 
     /// Leaves the best, in order.
     fn settle(&mut self) {
-        // Of the estimates of a row the best stays. Rows and places are sorted, not the estimates: that is much faster.
+        if !self.once {
+            self.unite();
+        }
+        if self.best.len() > self.size {
+            self.best.select_nth_unstable_by(self.size.saturating_sub(1), order);
+            self.best.truncate(self.size);
+        }
+        if self.best.len() == self.size {
+            self.limit = self.best.iter().fold(f32::INFINITY, |limit, estimate| limit.min(estimate.score));
+        }
+    }
+
+    /// Of the estimates of a row the best stays.
+    fn unite(&mut self) {
+        // Rows and places are sorted, not the estimates: that is much faster.
         self.by_row.clear();
         self.by_row
             .extend(self.best.iter().zip(0u64..).map(|(estimate, at)| u64::from(estimate.row) << 32 | at));
@@ -95,13 +116,6 @@ impl Pool {
         self.spare.clear();
         self.spare.extend(best);
         std::mem::swap(&mut self.best, &mut self.spare);
-        if self.best.len() > self.size {
-            self.best.select_nth_unstable_by(self.size - 1, order);
-            self.best.truncate(self.size);
-        }
-        if self.best.len() == self.size {
-            self.limit = self.best.iter().fold(f32::INFINITY, |limit, estimate| limit.min(estimate.score));
-        }
     }
 
     /// How many rows there are.
@@ -134,7 +148,7 @@ mod tests {
     fn a_row_comes_once_also_where_estimates_come_in_order() {
         for size in [1, 2, 40] {
             let mut pool = Pool::default();
-            pool.reset(size);
+            pool.reset(size, false);
             for list in 0..2 {
                 pool.offer(Estimate { score: 5.0 - list as f32, row: 7, list, place: 0 });
             }
@@ -148,13 +162,17 @@ mod tests {
         fn it_keeps_the_best_of_each_row(
             offers in prop::collection::vec((0u32..60, -20i8..20), 0..400),
             size in prop_oneof![0usize..40, 60usize..90],
+            once: bool,
         ) {
             let mut pool = Pool::default();
-            pool.reset(size);
-            let offers: Vec<Estimate> = offers
+            pool.reset(size, once);
+            let mut offers: Vec<Estimate> = offers
                 .into_iter()
                 .map(|(row, score)| Estimate { score: score.into(), row, list: score.unsigned_abs().into(), place: row })
                 .collect();
+            if once {
+                (0..).zip(&mut offers).for_each(|(row, estimate)| estimate.row = row);
+            }
             let mut expected = offers.clone();
             offers.into_iter().for_each(|estimate| pool.offer(estimate));
             expected.sort_by(|a, b| a.row.cmp(&b.row).then(order(a, b)));

@@ -108,6 +108,8 @@ pub struct ListSearch<'a> {
     pub order: &'a dyn RowOrder,
     /// Lists that each query goes to, at least.
     pub n_probe: usize,
+    /// Whether no row lies in two lists.
+    pub are_disjoint: bool,
 }
 
 impl std::fmt::Debug for ListSearch<'_> {
@@ -334,7 +336,7 @@ impl<'a> ListSearch<'a> {
         scratch: &mut Scratch,
     ) -> Vec<Vec<Candidate>> {
         let n = scratch.numbers.len();
-        // Lists may hold fewer rows than were asked for: then all others are looked at too.
+        // Lists may hold fewer rows than were asked for: then all of them are looked at.
         if let Goal::Nearest { k, .. } = goal {
             let there = |number: u32| {
                 let excluded = self.exclude.is_some_and(|rows| self.selected.contains(rows[number as usize]));
@@ -343,7 +345,9 @@ impl<'a> ListSearch<'a> {
             let Scratch { numbers, pools, .. } = &mut *scratch;
             let short: Vec<usize> = (0..n).filter(|&q| pools[q].len() < there(numbers[q])).collect();
             if !short.is_empty() {
-                self.scan_rest(&short, matches, scratch);
+                // What they found comes again.
+                short.iter().for_each(|&q| pools[q].clear());
+                self.scan_all_lists(&short, matches, scratch);
             }
         }
         self.finish(n, goal, scratch)
@@ -467,7 +471,7 @@ impl<'a> ListSearch<'a> {
                 let least = if is_filtered { k.max(TELLING) } else { 0 };
                 let pool = pool.max(least).min(self.selected.len());
                 scratch.pools.resize_with(n.max(scratch.pools.len()), Pool::default);
-                scratch.pools[..n].iter_mut().for_each(|p| p.reset(pool));
+                scratch.pools[..n].iter_mut().for_each(|p| p.reset(pool, self.are_disjoint));
                 scratch.limits.resize(n, f32::NEG_INFINITY);
             }
             Goal::Within(radius) => {
@@ -576,7 +580,7 @@ impl<'a> ListSearch<'a> {
     }
 
     /// Sends a few queries through all lists.
-    fn scan_rest(&self, queries: &[usize], matches: Option<&Matches<'_>>, scratch: &mut Scratch) {
+    fn scan_all_lists(&self, queries: &[usize], matches: Option<&Matches<'_>>, scratch: &mut Scratch) {
         let Scratch { numbers, codes, pools, within, limits, group, .. } = scratch;
         let dim = self.lists.coding.dim();
         let mut sink = Sink { numbers, pools, within, limits };
