@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,49 @@ def test_changes_are_seen_at_once(encoding: str, rerank: str | None) -> None:
     assert np.mean([np.isin(i, row).any() for i, row in zip(range(1, 400, 2), own, strict=True)]) > 0.98
     index.upsert(vectors[:100], np.arange(100) + 4000)
     assert np.array_equal(index.get([4000]), index.get(index.search(vectors[0].astype("f4"), 1).ids))
+
+
+@pytest.mark.parametrize("change", ["add", "upsert", "merge", "remove", "calibrate"])
+def test_changes_say_how_far_they_are_and_stop_when_told(change: str) -> None:
+    # As many as take longer than the time between two looks at the caller.
+    n = 20_000
+    vectors, others = vectors_of("float32", n), vectors_of("float32", n // 2, seed=2)
+    index = nearest.build(vectors, structure=Graph(), progress=False)
+    shard = Index(16)
+    shard.add(others, range(n, n + n // 2))
+    changes: dict[str, Callable[[Any], object]] = {
+        "add": lambda progress: index.add(others, progress=progress),
+        "upsert": lambda progress: index.upsert(others, range(0, n, 2), progress=progress),
+        "merge": lambda progress: index.merge(shard, progress=progress),
+        "remove": lambda progress: index.remove(range(0, n, 3), progress=progress),
+        "calibrate": lambda progress: index.calibrate(progress=progress),
+    }
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int, stage: str) -> None:
+        if stage != "add":
+            raise Stop
+
+    before = index.copy(), index.calibration
+    with pytest.raises(Stop):
+        changes[change](stop)
+    assert index.calibration == before[1]
+    assert (index.ids == before[0].ids).all()
+    for found, known in zip(index.search(others[:50]), before[0].search(others[:50]), strict=True):
+        assert (found == known).all()
+
+    told: list[tuple[int, int, str]] = []
+    changes[change](lambda *report: told.append(report))
+    assert all(0 <= done <= total for done, total, _ in told)
+    assert {stage for *_, stage in told} & {"searching", "linking"}
+    assert len(index) == {"add": n + n // 2, "merge": n + n // 2, "remove": n - len(range(0, n, 3))}.get(change, n)
+    assert share(index.search(vectors[1:1000:6]).ids[:, :1], np.arange(1, 1000, 6)[:, None]) >= 0.99
+    with pytest.raises(
+        ArgumentError, match=r"progress must be None, False or a function of \(done, total, stage\), got 1"
+    ):
+        changes[change](1)
 
 
 @pytest.mark.parametrize(("encoding", "rerank"), KINDS)

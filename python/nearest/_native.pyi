@@ -121,7 +121,7 @@ class Index:
         """Links the vectors of a graph that wait."""
     def set_calibration(self, text: str) -> None:
         """Keeps text with the index; an empty one is forgotten."""
-    def remove(self, ids: Ids) -> int:
+    def remove(self, ids: Ids, progress: Progress) -> int:
         """Removes those that are there, atomically; returns how many."""
     @property
     def dim(self) -> int: ...
@@ -207,7 +207,7 @@ class Snapshot:
         n_threads: int | None,
         progress: Progress,
     ) -> list[tuple[NDArray[Any], NDArray[np.float32]]]: ...
-    def without(self, ids: Ids) -> Snapshot:
+    def without(self, ids: Ids, progress: Progress) -> Snapshot:
         """The same without the vectors of those ids that are there; seen by nobody else."""
     @property
     def calibration(self) -> str | None: ...

@@ -14,6 +14,7 @@ from .calibration import N_QUERIES, Calibration, RecallWarning, exact_calibratio
 from .errors import ArgumentError
 from .neighbors import Neighbors, neighbors
 from .params import Exact, Graph, Lists, check_pair, encoding_named, is_short, metric_named, structure_of
+from .progress import shown
 from .table import FILE_KIND as TABLE_KIND
 from .table import open_table
 
@@ -322,7 +323,7 @@ class Index:
 
     # --- changing it ---
 
-    def add(self, vectors: ArrayLike, ids: IdsLike | Id | None = None) -> NDArray[Any]:
+    def add(self, vectors: ArrayLike, ids: IdsLike | Id | None = None, *, progress: Any = None) -> NDArray[Any]:
         """Add vectors, all of them or, after an error or Ctrl-C, none.
 
         Parameters
@@ -333,6 +334,8 @@ class Index:
         ids : sequence of int or of str, optional
             One a vector: integers from 0 to 2**63 - 1, or text (`uuid.UUID` becomes its text). The first `add` fixes
             which. None gives 0, 1, 2, …, which cost no memory.
+        progress : {None, False} or callable
+            None shows a bar on a terminal after a second, False nothing; a callable gets (done, total, stage).
 
         Returns
         -------
@@ -347,9 +350,10 @@ class Index:
         ReadOnlyError
             The index is a memory-mapped file; ``nearest.open(path, memory_map=False)`` gives one that can be changed.
         """
-        return self._add(vectors, ids, replace=False)
+        with shown(progress) as report:
+            return self._add(vectors, ids, replace=False, report=report)
 
-    def upsert(self, vectors: ArrayLike, ids: IdsLike | Id) -> None:
+    def upsert(self, vectors: ArrayLike, ids: IdsLike | Id, *, progress: Any = None) -> None:
         """Add vectors, replacing those that have the same ids, in one instant: no search sees both or neither.
 
         Parameters
@@ -358,6 +362,8 @@ class Index:
             As for `add`.
         ids : sequence of int or of str
             One a vector, each at most once.
+        progress : {None, False} or callable
+            None shows a bar on a terminal after a second, False nothing; a callable gets (done, total, stage).
 
         Raises
         ------
@@ -366,7 +372,8 @@ class Index:
         """
         if ids is None:
             raise ArgumentError("upsert needs ids, got None; add() makes new ones")
-        self._add(vectors, ids, replace=True)
+        with shown(progress) as report:
+            self._add(vectors, ids, replace=True, report=report)
 
     def _add(
         self,
@@ -418,7 +425,7 @@ class Index:
             return dtype
         return arrays.native_dtype(dtype, self.encoding)
 
-    def merge(self, other: Index) -> NDArray[Any]:
+    def merge(self, other: Index, *, progress: Any = None) -> NDArray[Any]:
         """Add all vectors of another index, with their ids: all of them or, after an error or Ctrl-C, none.
 
         Shards of a set that is too large for one machine are built apart, with ids of their own, and merged here.
@@ -431,6 +438,8 @@ class Index:
             Of the same dim and metric; it is not changed, and may be memory-mapped. Where it keeps only short codes,
             and lists of its own, the vectors that these stand for are added (see `get`), so that what codes lose is
             lost twice: build such shards from an `empty_copy`, or calibrate what was merged with `queries` of your own.
+        progress : {None, False} or callable
+            None shows a bar on a terminal after a second, False nothing; a callable gets (done, total, stage).
 
         Returns
         -------
@@ -452,18 +461,20 @@ class Index:
             )
         snapshot = other._snapshot()
         ids = snapshot.ids()
-        stage = self._native.stage()
-        try:
-            if stage.append_from(snapshot):
-                return arrays.ids_array(stage.commit(False, None, None))
-            step = arrays.block_rows(self._width, arrays.FLOAT32)
-            for start in range(0, len(snapshot), step):
-                part = ids[start : start + step]
-                stage.append(arrays.ready(snapshot.get(part), self._query_dtype, "vectors"), part, None, None)
-            return arrays.ids_array(stage.commit(False, None, None))
-        finally:
-            self._efforts.clear()
-            del stage
+        with shown(progress) as report:
+            stage = self._native.stage()
+            try:
+                if not stage.append_from(snapshot):
+                    step = arrays.block_rows(self._width, arrays.FLOAT32)
+                    for start in range(0, len(snapshot), step):
+                        part = ids[start : start + step]
+                        stage.append(arrays.ready(snapshot.get(part), self._query_dtype, "vectors"), part, None, None)
+                        if report is not None:
+                            report(start + len(part), len(snapshot), "add")
+                return arrays.ids_array(stage.commit(False, None, report))
+            finally:
+                self._efforts.clear()
+                del stage
 
     def empty_copy(self) -> Index:
         """An index without vectors whose lists and codes are those of this one, to build shards that `merge` well.
@@ -488,8 +499,15 @@ class Index:
         """
         return Index._of(self._native.empty_copy())
 
-    def remove(self, ids: IdsLike | Id) -> int:
+    def remove(self, ids: IdsLike | Id, *, progress: Any = None) -> int:
         """Remove the vectors with these ids; ids that are not there are no error.
+
+        Parameters
+        ----------
+        ids : sequence of int or of str, or one of them
+            Of the kind that the index has.
+        progress : {None, False} or callable
+            None shows a bar on a terminal after a second, False nothing; a callable gets (done, total, stage).
 
         Returns
         -------
@@ -501,10 +519,11 @@ class Index:
         ArgumentError, ReadOnlyError
             Ids of the other kind, negative or no ids at all; a memory-mapped index.
         """
-        try:
-            return self._native.remove(self._stored_ids(ids, self._snapshot()))
-        finally:
-            self._efforts.clear()
+        with shown(progress) as report:
+            try:
+                return self._native.remove(self._stored_ids(ids, self._snapshot()), report)
+            finally:
+                self._efforts.clear()
 
     def get(self, ids: IdsLike | Id) -> NDArray[Any]:
         """The vectors with these ids, in the order asked for.
@@ -762,7 +781,7 @@ class Index:
                 )
         return [Neighbors(ids, distances) for ids, distances in found]
 
-    def calibrate(self, queries: ArrayLike | None = None, k: int = 10) -> Calibration:
+    def calibrate(self, queries: ArrayLike | None = None, k: int = 10, *, progress: Any = None) -> Calibration:
         """Measure what recall searches reach at what effort, and keep it with the index.
 
         Parameters
@@ -773,6 +792,8 @@ class Index:
             takes as long as linking it did. An exact index has nothing to measure and only checks them.
         k : int
             A further `k` to measure recall for, beside 1, 10 and 100.
+        progress : {None, False} or callable
+            None shows a bar on a terminal after a second, False nothing; a callable gets (done, total, stage).
 
         Returns
         -------
@@ -801,16 +822,17 @@ class Index:
                 "calibrate measures on queries, or on a tenth of the vectors and the others: got "
                 f"{'no' if matrix is None else len(matrix)} queries and {n} vector{'' if n == 1 else 's'}"
             )
-        if matrix is None:
-            ids = arrays.ids_array(snapshot.ids())
-            chosen = np.random.default_rng(self.seed).choice(n, size=min(N_QUERIES, max(1, n // 10)), replace=False)
-            held = self._stored_ids(ids[np.sort(chosen)], snapshot)
-            values = snapshot.get(held).astype(np.float32)
-            snapshot = snapshot.without(held)
-        else:
-            values = arrays.ready(matrix, self._query_dtype, "queries")
         known = self.calibration
-        return self._calibrate(snapshot, values, None, k, None if known is None else known.recall)
+        with shown(progress) as report:
+            if matrix is None:
+                ids = arrays.ids_array(snapshot.ids())
+                chosen = np.random.default_rng(self.seed).choice(n, size=min(N_QUERIES, max(1, n // 10)), replace=False)
+                held = self._stored_ids(ids[np.sort(chosen)], snapshot)
+                values = snapshot.get(held).astype(np.float32)
+                snapshot = snapshot.without(held, report)
+            else:
+                values = arrays.ready(matrix, self._query_dtype, "queries")
+            return self._calibrate(snapshot, values, None, k, None if known is None else known.recall, report=report)
 
     def _calibrate(
         self,
@@ -820,18 +842,19 @@ class Index:
         k: int,
         recall: float | None,
         n_threads: int | None = None,
+        report: Progress | None = None,
     ) -> Calibration:
         """Measures on a snapshot that does not hold the queries, and keeps what was found."""
         n = len(snapshot)
         most = self._most(snapshot)
         if truth is None:
             largest = min(max(100, k), max(1, n))
-            found = snapshot.search(queries, largest, (most, None), None, n_threads, None)
+            found = snapshot.search(queries, largest, (most, None), None, n_threads, report)
             truth = (found[0], found[1])
 
         def search(known: int, effort: int, n_queries: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
             knobs = (None if self._native.structure is None else effort), None
-            return snapshot.search(queries[:n_queries], known, knobs, None, n_threads, None)[:2]
+            return snapshot.search(queries[:n_queries], known, knobs, None, n_threads, report)[:2]
 
         calibration = measure(search, truth, n, most, k, recall, is_walk=self._is_graph)
         if not self.read_only:

@@ -290,7 +290,7 @@ class _Plan:
         if isinstance(structure, (Lists, Graph)) and self.n:
             self._calibrate(index, added, queries)
         if isinstance(structure, Graph):
-            index._native.link(self.n_threads, self._progress())
+            index._native.link(self.n_threads, self.report)
         index._reason = "; ".join(self.reasons)
         return index
 
@@ -314,9 +314,9 @@ class _Plan:
             n_lists = structure.n_lists if isinstance(structure, Lists) and structure.n_lists else 1
             rows, matrix = self._sample(n_lists), self.matrix
             if isinstance(matrix, arrays.Chunks) or not self._is_read_in_place(matrix):
-                index._native.train(self.n, self._rows(rows), None, self.n_threads, self._progress())
+                index._native.train(self.n, self._rows(rows), None, self.n_threads, self.report)
             else:
-                index._native.train(self.n, matrix, rows, self.n_threads, self._progress())
+                index._native.train(self.n, matrix, rows, self.n_threads, self.report)
         return index
 
     @staticmethod
@@ -353,9 +353,6 @@ class _Plan:
             if self.report is not None:
                 self.report(part.stop, self.n, "add")
         return added[0] if len(added) == 1 else np.concatenate(added)
-
-    def _progress(self) -> Any:
-        return self.report
 
     def _held_out(self, queries: Matrix | None) -> NDArray[np.int64]:
         """Positions of vectors that nothing is trained on, which serve as queries."""
@@ -457,11 +454,11 @@ class _Plan:
                 return
             values = self._rows(self.held).astype(np.float32)
             held_ids = ids[self.held]
-            snapshot = snapshot.without(held_ids.tolist() if held_ids.dtype == object else held_ids)
+            snapshot = snapshot.without(held_ids.tolist() if held_ids.dtype == object else held_ids, self.report)
         else:
             values = arrays.ready(queries, arrays.FLOAT32, "queries")
         truth = self._truth(values, ids, len(snapshot))
-        index._calibrate(snapshot, values, truth, self.k, self.recall, self.n_threads)
+        index._calibrate(snapshot, values, truth, self.k, self.recall, self.n_threads, self.report)
 
     def _truth(
         self, queries: NDArray[np.float32], ids: NDArray[Any], n: int

@@ -102,10 +102,10 @@ impl Index {
         Ok(Stage(Mutex::new(Some(stage))))
     }
 
-    #[pyo3(signature = (ids))]
-    fn remove(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<usize> {
+    #[pyo3(signature = (ids, progress))]
+    fn remove(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, progress: Option<Py<PyAny>>) -> PyResult<usize> {
         let ids = crate::arrays::ids(ids)?;
-        enter(py, None, None, |work| self.0.remove(&ids, work))
+        enter(py, None, progress, |work| self.0.remove(&ids, work))
     }
 
     #[pyo3(signature = (n, vectors, rows, n_threads, progress))]
@@ -387,9 +387,9 @@ impl Snapshot {
         }
     }
 
-    fn without(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn without(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, progress: Option<Py<PyAny>>) -> PyResult<Self> {
         let ids = crate::arrays::ids(ids)?;
-        enter(py, None, None, |work| self.0.without(&ids, work)).map(Arc::new).map(Self)
+        enter(py, None, progress, |work| self.0.without(&ids, work)).map(Arc::new).map(Self)
     }
 
     #[getter]
