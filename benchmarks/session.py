@@ -342,9 +342,21 @@ class Session:
             if own is None or peer is None:
                 self.claim(text, f"≥ {target:g} ×", "not measured", None)
                 continue
-            value = sweep.ratio(own, peer)
-            measured = f"{value['median']:.2f} × (turns {value['min']:.2f} – {value['max']:.2f})"
-            self.claim(f"{text} ({peer.label})", f"≥ {target:g} ×", measured, value["median"] >= target)
+            self._claim_ratio(f"{text} ({peer.label})", own, peer, target)
+
+    def claim_against(self, family: str, targets: Mapping[tuple[str, float], float]) -> None:
+        """States that this library is at least so many times as fast as one family, by the set and the recall."""
+        for key, found in self.at_recall.items():
+            spec, _, recall = key.partition(", ")
+            target = targets.get((spec, float(recall.rpartition(" ")[2])))
+            own, peer = sweep.best_own(found), next((one for one in found if one.family == family), None)
+            if target is not None and own is not None and peer is not None:
+                self._claim_ratio(f"{key}: against {peer.label}", own, peer, target)
+
+    def _claim_ratio(self, text: str, own: sweep.AtRecall, peer: sweep.AtRecall, target: float) -> None:
+        value = sweep.ratio(own, peer)
+        measured = f"{value['median']:.2f} × (turns {value['min']:.2f} – {value['max']:.2f})"
+        self.claim(text, f"≥ {target:g} ×", measured, value["median"] >= target)
 
     def claim_share(self, text: str, contender: runner.Contender | None, of: str, target: float) -> None:
         """States that one reaches at least this share of what the machine can do (`of`: of_stream, of_int8_peak, …)."""

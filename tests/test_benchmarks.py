@@ -97,6 +97,9 @@ def test_score_wants_the_truth_of_these_queries() -> None:
         ("photos:kind=embeddings", "are for synthetic sets"),
         ("synthetic:held=3", "held is for files"),
         ("synthetic:kind=words", "kind must be one of clusters, embeddings"),
+        ("synthetic:lengths=0.5", "lengths must be from 0 to 2, of kind=embeddings"),
+        ("synthetic:kind=embeddings,lengths=nan", "lengths must be from 0 to 2, of kind=embeddings"),
+        ("photos:lengths=0.5", "are for synthetic sets"),
         ("photos:dtype=object", "dtype must be one of"),
         ("photos:metric=l2", "metric must be one of"),
         ("", "expected the name"),
@@ -146,6 +149,10 @@ def test_a_synthetic_set_of_embeddings(tmp_path: Path) -> None:
     away = truth.canonical_distances(one.vectors, one.queries, np.tile(np.arange(0, 600, 16), (20, 1)), one.metric)
     assert (near > 0).all()
     assert near.mean() < 0.7 * away.mean()
+    longer = open_data(spec.with_options(n=600, dim=48, clusters=6, queries=20, lengths=0.5), tmp_path)
+    lengths = np.log(np.linalg.norm(longer.vectors, axis=1))
+    assert abs(lengths.mean()) < 0.1
+    assert 0.4 < lengths.std() < 0.6
     with pytest.raises(ArgumentError, match="embeddings are floats"):
         open_data("synthetic:kind=embeddings,n=100,dim=8,dtype=uint8", tmp_path)
 

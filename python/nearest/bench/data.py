@@ -7,12 +7,13 @@ A set is asked for by a short text that names it completely, so that a record ca
 ``path/to/file.hdf5``                      any file of vectors that `nearest` reads: ann-benchmarks' HDF5, npz, fvecs, …
 ``synthetic:n=1000000,dim=128``            drawn from a seed, with clusters
 ``synthetic500k``                          the same: 500 000 × 768, with what makes embeddings of texts hard to search
+``products100k``                           the same: 100 000 × 256 of very different lengths, for inner products
 =========================================  ============================================================================
 
 followed, after a colon, by ``key=value`` pairs: ``dtype``, ``n``, ``queries`` (their numbers) and ``metric`` for all;
 ``held`` for files: so many vectors are taken out and are the queries, in place of the file's own; ``kind``,
-``clusters``, ``dim`` and ``seed`` for synthetic ones. What comes of it is kept in a folder as plain ``.npy`` files,
-which the processes that are measured map, together with the true neighbors in float64.
+``clusters``, ``dim``, ``seed`` and ``lengths`` for synthetic ones. What comes of it is kept in a folder as plain
+``.npy`` files, which the processes that are measured map, together with the true neighbors in float64.
 """
 
 from __future__ import annotations
@@ -55,11 +56,21 @@ _KEYS = {
     "clusters": int,
     "dim": int,
     "seed": int,
+    "lengths": float,
 }
 _KINDS = ("clusters", "embeddings")
 # Synthetic sets that have a name.
 _NAMED: dict[str, dict[str, Any]] = {
-    "synthetic500k": {"kind": "embeddings", "n": 500_000, "dim": 768, "clusters": 2000, "metric": "cosine", "seed": 11}
+    "synthetic500k": {"kind": "embeddings", "n": 500_000, "dim": 768, "clusters": 2000, "metric": "cosine", "seed": 11},
+    "products100k": {
+        "kind": "embeddings",
+        "n": 100_000,
+        "dim": 256,
+        "clusters": 400,
+        "metric": "inner_product",
+        "seed": 12,
+        "lengths": 0.5,
+    },
 }
 _DTYPES = ("float32", "float16", "float64", "uint8", "int8")
 _BLOCK_ROWS = 1 << 16
@@ -106,12 +117,14 @@ class Spec:
             raise ArgumentError(f"expected the name of a data set, got {text!r}")
         if name in _NAMED:
             name, options = _SYNTHETIC, {**_NAMED[name], **options}
-        if name != _SYNTHETIC and {"clusters", "dim", "kind"} & options.keys():
-            raise ArgumentError(f"{text}: clusters, dim and kind are for {_SYNTHETIC} sets")
+        if name != _SYNTHETIC and {"clusters", "dim", "kind", "lengths"} & options.keys():
+            raise ArgumentError(f"{text}: clusters, dim, kind and lengths are for {_SYNTHETIC} sets")
         if name == _SYNTHETIC and "held" in options:
             raise ArgumentError(f"{text}: held is for files; the queries of a {_SYNTHETIC} set are held out anyway")
         if options.get("kind", "clusters") not in _KINDS:
             raise ArgumentError(f"{text}: kind must be one of {', '.join(_KINDS)}, got {options['kind']!r}")
+        if "lengths" in options and not (options.get("kind") == "embeddings" and 0 <= options["lengths"] <= 2):
+            raise ArgumentError(f"{text}: lengths must be from 0 to 2, of kind=embeddings")
         if "metric" in options:
             metric_named(options["metric"])
         if options.get("dtype", "float32") not in _DTYPES:
@@ -384,7 +397,8 @@ _SHIFTED = 96
 def _embeddings(spec: Spec, options: dict[str, Any]) -> tuple[Array, Array, str, dict[str, Any]]:
     """Vectors of length 1 with what makes embeddings of texts hard to search: clusters within topics, of uneven size
     and width, so wide that they overlap; a spectrum that falls off by a power law, its axes turned so that no
-    coordinate means anything by itself; all of them a little to one side of the origin.
+    coordinate means anything by itself; all of them a little to one side of the origin. With ``lengths``, the standard
+    deviation of the logarithms of their lengths, they are as long as the factors of items that not all like as much.
     """
     n, dim, clusters = options["n"], options["dim"], options["clusters"]
     metric, dtype = metric_named(options["metric"]), np.dtype(options["dtype"])
@@ -412,6 +426,8 @@ def _embeddings(spec: Spec, options: dict[str, Any]) -> tuple[Array, Array, str,
         noise += centers[which]
         values = noise @ axes
         values /= np.linalg.norm(values, axis=1, keepdims=True)
+        if options.get("lengths"):
+            values *= random.lognormal(0, options["lengths"], (len(block), 1)).astype(np.float32)
         block[:] = values
     return _held_out(root, rows, options["queries"], metric, options)
 

@@ -43,8 +43,8 @@ impl Graph {
             return Ok(Self::new(self.plan, self.codes.clone()));
         }
         let ef = self.plan.ef_build.min(n - 1);
-        // Rows near each; then its links, those that chose it and those that it keeps.
-        let n_bytes = size_of::<Row>() * ef + 3 * size_of::<(f32, Row)>() * self.plan.degree.min(ef);
+        // Rows near each, or those that chose it; links that it chose, and that it keeps.
+        let n_bytes = size_of::<Row>() * ef + 2 * size_of::<(f32, Row)>() * self.plan.degree.min(ef);
         work.check_memory((n as u64).checked_mul(n_bytes as u64), "links of all vectors")?;
         let vectors = Vectors { codes: &self.codes, read };
         let around = Around::new(vectors, &rows, self.plan.seed, work)?;
