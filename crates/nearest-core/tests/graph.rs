@@ -125,6 +125,31 @@ fn a_walk_finds_the_neighbours() {
     }
 }
 
+/// Integers whose components lose alike by their upper halves, as pixels of smooth pictures do: what these blur is not spread over
+/// all directions, and walks must not rely on them.
+#[test]
+fn components_that_lose_alike_are_found() {
+    let (n, n_blocks, dim) = (6000, 8, 256);
+    let blocks = |n: usize, seed: u64| -> Vec<f32> {
+        let mut random = Random::new(seed, 0);
+        (0..n * n_blocks).map(|_| f32::from(random.bits() as u8)).collect()
+    };
+    let smooth = |blocks: &[f32]| -> Vec<f32> {
+        blocks.iter().flat_map(|&block| std::iter::repeat_n(block, dim / n_blocks)).collect()
+    };
+    let (values, queries) = (smooth(&blocks(n, 3)), smooth(&blocks(200, 4)));
+    for encoding in [Encoding::UInt8, Encoding::Int8] {
+        let below = if encoding == Encoding::Int8 { 128.0 } else { 0.0 };
+        let moved = |values: &[f32]| -> Vec<f32> { values.iter().map(|value| value - below).collect() };
+        let index = filled(spec(dim, Metric::Euclidean, encoding), &moved(&values));
+        let snapshot = index.snapshot();
+        let queries = moved(&queries);
+        let truth = search(&snapshot, &queries, 10, effort(n));
+        let found = search(&snapshot, &queries, 10, effort(64));
+        assert!(recall(&found, &truth) >= 0.97, "{encoding:?}: {}", recall(&found, &truth));
+    }
+}
+
 /// Lengths that differ by a factor of a hundred, and inner products.
 #[test]
 fn inner_products_of_very_different_lengths_are_found() {
