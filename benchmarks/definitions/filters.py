@@ -204,10 +204,10 @@ class _Faiss:
 
         self.selector = None
         if passes is not None:
-            self.selector = self.built.library.IDSelectorBitmap(np.packbits(passes, bitorder="little"))
+            self.selector = self.built.peer.IDSelectorBitmap(np.packbits(passes, bitorder="little"))
 
     def search(self, effort: Any) -> Any:
-        faiss, sel = self.built.library, self.selector
+        faiss, sel = self.built.peer, self.selector
         if "HNSW" in self.label:
             params = faiss.SearchParametersHNSW(sel=sel, efSearch=effort)
         elif "IVF" in self.label:

@@ -52,7 +52,7 @@ class Annoy(Adapter):
         return [ParameterSet(f"{n_trees} trees", {"n_trees": n_trees}, efforts) for n_trees in (10, 50, 100)]
 
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
-        index = self.library().AnnoyIndex(vectors.shape[1], _METRICS[metric])
+        index = self.peer().AnnoyIndex(vectors.shape[1], _METRICS[metric])
         index.set_seed(seed + 1)
         for row, vector in enumerate(float32_rows(vectors)):
             index.add_item(row, vector)

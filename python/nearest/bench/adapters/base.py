@@ -185,7 +185,7 @@ class Adapter(ABC):
         """What `Built.keep` left in a folder; as good as built anew."""
         raise NotImplementedError("is not kept on disk")
 
-    def library(self) -> Any:
+    def peer(self) -> Any:
         """The library, imported."""
         return importlib.import_module(self.module)
 

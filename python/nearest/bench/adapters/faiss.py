@@ -26,14 +26,14 @@ _KNOBS = {"n_probe": "nprobe", "ef": "efSearch", "rerank_factor": "k_factor_rf"}
 
 class _Index(Built):
     def __init__(self, library: Any, index: Any, normalised: bool) -> None:
-        self.library, self.index, self.normalised = library, index, normalised
+        self.peer, self.index, self.normalised = library, index, normalised
 
     def prepare(self, queries: Array) -> Any:
         return float32_rows(queries, normalised=self.normalised)
 
     def set_effort(self, effort: dict[str, Any], n_threads: int) -> None:
-        self.library.omp_set_num_threads(n_threads)
-        space = self.library.ParameterSpace()
+        self.peer.omp_set_num_threads(n_threads)
+        space = self.peer.ParameterSpace()
         for name, value in effort.items():
             space.set_index_parameter(self.index, _KNOBS[name], value)
 
@@ -46,14 +46,14 @@ class _Index(Built):
     def memory_bytes(self) -> int | None:
         # What it would write, counted: a copy of it in memory may be more than there is.
         sizes: list[int] = []
-        writer = self.library.PyCallbackIOWriter(lambda data: sizes.append(len(data)))
-        self.library.write_index(self.index, writer)
+        writer = self.peer.PyCallbackIOWriter(lambda data: sizes.append(len(data)))
+        self.peer.write_index(self.index, writer)
         # The writer hands over its last bytes when it ends.
         del writer
         return sum(sizes)
 
     def save(self, path: str) -> None:
-        self.library.write_index(self.index, path)
+        self.peer.write_index(self.index, path)
 
 
 class _Refined(_Index):
@@ -64,7 +64,7 @@ class _Refined(_Index):
         super().__init__(library, library.IndexRefineFlat(base, library.swig_ptr(rows)), normalised)
 
     def keep(self, folder: str) -> None:
-        self.library.write_index(self.base, os.path.join(folder, "index"))
+        self.peer.write_index(self.base, os.path.join(folder, "index"))
 
 
 class _Flat(_Index):
@@ -74,18 +74,18 @@ class _Flat(_Index):
 
 class _AllPairs(AllPairs):
     def __init__(self, library: Any, rows: Array, kind: Any) -> None:
-        self.library, self.rows, self.kind = library, rows, kind
+        self.peer, self.rows, self.kind = library, rows, kind
         self.asked = rows
 
     def set_effort(self, effort: dict[str, Any], n_threads: int) -> None:
-        self.library.omp_set_num_threads(n_threads)
+        self.peer.omp_set_num_threads(n_threads)
 
     def prepare_graph(self, rows: Array) -> None:
         self.asked = self.rows if len(rows) == len(self.rows) else self.rows[rows]
 
     def knn_graph(self, k: int) -> Any:
         # One more, since every member finds itself; telling it from its duplicates is left to the caller.
-        return self.library.knn(self.asked, self.rows, k + 1, metric=self.kind)[1]
+        return self.peer.knn(self.asked, self.rows, k + 1, metric=self.kind)[1]
 
 
 class Faiss(Adapter):
@@ -95,7 +95,7 @@ class Faiss(Adapter):
     keeps = True
 
     def details(self) -> dict[str, Any]:
-        return {"compiled_for": self.library().get_compile_options().strip(), **loaded_blas()}
+        return {"compiled_for": self.peer().get_compile_options().strip(), **loaded_blas()}
 
     def refuses(self, info: SetInfo) -> str | None:
         known = ("euclidean", "sqeuclidean", "cosine", "inner_product")
@@ -161,7 +161,7 @@ class Faiss(Adapter):
         ]
 
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
-        faiss = self.library()
+        faiss = self.peer()
         faiss.omp_set_num_threads(n_threads)
         rows = float32_rows(vectors, normalised=metric == "cosine")
         kind = faiss.METRIC_L2 if metric in ("euclidean", "sqeuclidean") else faiss.METRIC_INNER_PRODUCT
@@ -187,7 +187,7 @@ class Faiss(Adapter):
         return (_Flat if flat else _Index)(faiss, index, metric == "cosine")
 
     def open(self, folder: str, vectors: Array, metric: str, params: dict[str, Any]) -> Built:
-        faiss = self.library()
+        faiss = self.peer()
         index = faiss.read_index(os.path.join(folder, "index"))
         if params["factory"].endswith(",RFlat"):
             normalised = metric == "cosine"

@@ -56,7 +56,7 @@ class Hnswlib(Adapter):
         ]
 
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
-        index = self.library().Index(space=_SPACES[metric], dim=vectors.shape[1])
+        index = self.peer().Index(space=_SPACES[metric], dim=vectors.shape[1])
         index.init_index(
             max_elements=len(vectors), ef_construction=params["ef_build"], M=params["degree"], random_seed=seed + 1
         )
@@ -64,7 +64,7 @@ class Hnswlib(Adapter):
         return _Graph(index, metric == "cosine")
 
     def open(self, folder: str, vectors: Array, metric: str, params: dict[str, Any]) -> Built:
-        index = self.library().Index(space=_SPACES[metric], dim=vectors.shape[1])
+        index = self.peer().Index(space=_SPACES[metric], dim=vectors.shape[1])
         index.load_index(os.path.join(folder, "index"), max_elements=len(vectors))
         return _Graph(index, metric == "cosine")
 

@@ -92,7 +92,7 @@ class Scann(Adapter):
         return sets
 
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
-        scann = self.library()
+        scann = self.peer()
         rows = float32_rows(vectors, normalised=metric == "cosine")
         kind = "squared_l2" if metric in ("euclidean", "sqeuclidean") else "dot_product"
         builder = scann.scann_ops_pybind.builder(rows, 10, kind)
@@ -113,7 +113,7 @@ class Scann(Adapter):
         return _Searcher(builder.build(), metric == "cosine", None)
 
     def open(self, folder: str, vectors: Array, metric: str, params: dict[str, Any]) -> Built:
-        searcher = self.library().scann_ops_pybind.load_searcher(os.path.join(folder, "index"))
+        searcher = self.peer().scann_ops_pybind.load_searcher(os.path.join(folder, "index"))
         return _Searcher(searcher, metric == "cosine", None)
 
 

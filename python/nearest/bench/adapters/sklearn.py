@@ -42,7 +42,7 @@ class Sklearn(Adapter):
     distributions = ("scikit-learn",)
     threads_by_environment = True
 
-    def library(self) -> Any:
+    def peer(self) -> Any:
         import importlib
 
         return importlib.import_module("sklearn.neighbors")
@@ -64,7 +64,7 @@ class Sklearn(Adapter):
         return sets
 
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
-        return _Neighbors(self.library(), vectors, metric, params, n_threads)
+        return _Neighbors(self.peer(), vectors, metric, params, n_threads)
 
 
 ADAPTER = Sklearn()

@@ -19,7 +19,7 @@ _LVQ = {"lvq8": (8, 0), "lvq4x8": (4, 8)}
 
 class _Index(Built):
     def __init__(self, library: Any, index: Any, dtype: str, normalised: bool) -> None:
-        self.library, self.index, self.dtype, self.normalised = library, index, dtype, normalised
+        self.peer, self.index, self.dtype, self.normalised = library, index, dtype, normalised
 
     def prepare(self, queries: Array) -> Any:
         rows = float32_rows(queries, normalised=self.normalised)
@@ -37,7 +37,7 @@ class _Graph(_Index):
         if self.index.num_threads != n_threads:
             self.index.num_threads = n_threads
         parameters = self.index.search_parameters
-        parameters.buffer_config = self.library.SearchBufferConfig(effort["ef"], effort["ef"])
+        parameters.buffer_config = self.peer.SearchBufferConfig(effort["ef"], effort["ef"])
         self.index.search_parameters = parameters
 
     def save(self, path: str) -> None:
@@ -56,8 +56,8 @@ class _Lists(_Index):
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, "index")
                 self.save(path)
-                self.index = _open_lists(self.library, path, self.kind, n_threads)
-        self.index.search_parameters = self.library.IVFSearchParameters(effort["n_probe"], 1.0)
+                self.index = _open_lists(self.peer, path, self.kind, n_threads)
+        self.index.search_parameters = self.peer.IVFSearchParameters(effort["n_probe"], 1.0)
 
     def save(self, path: str) -> None:
         os.mkdir(path)
@@ -71,7 +71,7 @@ class Svs(Adapter):
     keeps = True
 
     def details(self) -> dict[str, Any]:
-        return {"mkl": self.library().have_mkl()}
+        return {"mkl": self.peer().have_mkl()}
 
     def refuses(self, info: SetInfo) -> str | None:
         known = ("euclidean", "sqeuclidean", "cosine", "inner_product")
@@ -99,7 +99,7 @@ class Svs(Adapter):
         return ParameterSet(f"Vamana degree {degree}, ef_build {ef}, {dtype}", params, efforts)
 
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
-        svs = self.library()
+        svs = self.peer()
         normalised = metric == "cosine"
         rows = float32_rows(vectors, normalised=normalised)
         kind = _kind(svs, metric)
@@ -132,7 +132,7 @@ class Svs(Adapter):
         return _Graph(svs, index, dtype, normalised)
 
     def open(self, folder: str, vectors: Array, metric: str, params: dict[str, Any]) -> Built:
-        svs = self.library()
+        svs = self.peer()
         path = os.path.join(folder, "index")
         kind, dtype = _kind(svs, metric), params["dtype"]
         if "n_lists" in params:

@@ -35,7 +35,7 @@ class _Graph(Built):
 
 class _Exact(Built):
     def __init__(self, library: Any, rows: Array, metric: str) -> None:
-        self.library, self.rows, self.metric = library, rows, metric
+        self.peer, self.rows, self.metric = library, rows, metric
         self.n_threads = 1
 
     def set_effort(self, effort: dict[str, Any], n_threads: int) -> None:
@@ -43,7 +43,7 @@ class _Exact(Built):
 
     def search(self, queries: Any, k: int) -> Any:
         # The first argument is searched in; its answer for one query has one dimension less.
-        matches = self.library.search(
+        matches = self.peer.search(
             self.rows, queries, min(k, len(self.rows)), self.metric, exact=True, threads=self.n_threads
         )
         return np.atleast_2d(matches.keys)
@@ -60,7 +60,7 @@ class Usearch(Adapter):
     module = "usearch"
     distributions = ("usearch",)
 
-    def library(self) -> Any:
+    def peer(self) -> Any:
         import importlib
 
         return importlib.import_module("usearch.index")
@@ -77,7 +77,7 @@ class Usearch(Adapter):
         return sets
 
     def build(self, vectors: Array, metric: str, params: dict[str, Any], n_threads: int, seed: int) -> Built:
-        usearch = self.library()
+        usearch = self.peer()
         rows = float32_rows(vectors)
         if params.get("exact"):
             kinds = usearch.MetricKind
