@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +227,17 @@ def test_changes_are_seen_at_once(encoding: str, rerank: str | None) -> None:
     assert np.array_equal(index.get([4000]), index.get(index.search(vectors[0].astype("f4"), 1).ids))
 
 
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
 @pytest.mark.parametrize("change", ["add", "upsert", "merge", "remove", "calibrate"])
-def test_changes_say_how_far_they_are_and_stop_when_told(change: str) -> None:
+def test_changes_say_how_far_they_are_and_stop_when_told(change: str, one_cpu: None) -> None:
+    # On one processor the parts of this take ten times as long as it is between two looks at the caller.
     n = 40_000
     vectors, others = vectors_of("float32", n), vectors_of("float32", n // 2, seed=2)
     index = nearest.build(vectors, structure=Graph(), progress=False)
@@ -245,26 +255,21 @@ def test_changes_say_how_far_they_are_and_stop_when_told(change: str) -> None:
         pass
 
     def stop(done: int, total: int, stage: str) -> None:
-        raise Stop
+        if stage != "add":
+            raise Stop
 
-    # What brings vectors reports each block of them; the others are asked now and then, and may be too fast for it.
-    reports = change in ("add", "upsert", "merge")
     before = index.copy(), index.calibration
-    try:
+    with pytest.raises(Stop):
         changes[change](stop)
-    except Stop:
-        assert index.calibration == before[1]
-        assert (index.ids == before[0].ids).all()
-        for found, known in zip(index.search(others[:50]), before[0].search(others[:50]), strict=True):
-            assert (found == known).all()
-    else:
-        assert not reports
-        index = before[0]
+    assert index.calibration == before[1]
+    assert (index.ids == before[0].ids).all()
+    for found, known in zip(index.search(others[:50]), before[0].search(others[:50]), strict=True):
+        assert (found == known).all()
 
     told: list[tuple[int, int, str]] = []
     changes[change](lambda *report: told.append(report))
     assert all(0 <= done <= total for done, total, _ in told)
-    assert ("add" in {stage for *_, stage in told}) == reports
+    assert {stage for *_, stage in told} & {"searching", "linking"}
     assert len(index) == {"add": n + n // 2, "merge": n + n // 2, "remove": n - len(range(0, n, 3))}.get(change, n)
     assert share(index.search(vectors[1:1000:6]).ids[:, :1], np.arange(1, 1000, 6)[:, None]) >= 0.99
     with pytest.raises(

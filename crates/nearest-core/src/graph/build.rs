@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nearest_kernels::Kernels;
 
-use super::chosen::{Chosen, Part, ROWS};
+use super::chosen::{Chosen, Link, Part, ROWS};
 use super::links::Links;
 use super::near::{Around, Near};
 use super::pairs::{self, Pairs};
@@ -44,7 +44,7 @@ impl Graph {
         }
         let ef = self.plan.ef_build.min(n - 1);
         // Rows near each, or those that chose it; links that it chose, and that it keeps.
-        let n_bytes = size_of::<Row>() * ef + 2 * size_of::<(f32, Row)>() * self.plan.degree.min(ef);
+        let n_bytes = size_of::<Row>() * ef + 2 * size_of::<Link>() * self.plan.degree.min(ef);
         work.check_memory((n as u64).checked_mul(n_bytes as u64), "links of all vectors")?;
         let vectors = Vectors { codes: &self.codes, read };
         let around = Around::new(vectors, &rows, self.plan.seed, work)?;
@@ -56,7 +56,7 @@ impl Graph {
         let chosen = choose(kernels, &pairs, &self.rule(false), &numbers, of_near, work)?;
         let growth = growth(kernels, &pairs, &near);
         drop(near);
-        let incoming = chosen.reversed(work)?;
+        let incoming = chosen.reversed(n, work)?;
         let both = |row: usize, out: &mut Vec<Row>| {
             out.extend(chosen.of(row).iter().chain(incoming.of(row, INCOMING)).map(|link| link.1));
         };
@@ -142,11 +142,11 @@ fn growth(kernels: &Kernels, pairs: &Pairs<'_>, near: &Near) -> f32 {
 
 /// Buffers of one worker.
 #[derive(Debug, Default)]
-struct Choosing<'a> {
+struct Scratch<'a> {
     pairs: pairs::Scratch<'a>,
     prune: prune::Scratch<'a>,
     distances: Vec<f32>,
-    candidates: Vec<(f32, Row)>,
+    candidates: Vec<Link>,
 }
 
 /// Chooses among rows near each of some rows: `near` gives them for the one at a place.
@@ -169,7 +169,7 @@ pub fn choose(
     let parts = work.map(
         "linking",
         rows.len().div_ceil(ROWS),
-        || (Choosing::default(), Vec::new(), Vec::new()),
+        || (Scratch::default(), Vec::new(), Vec::new()),
         |(scratch, now, next), i| {
             let places = i * ROWS..rows.len().min((i + 1) * ROWS);
             let mut chosen = Part::default();
@@ -180,7 +180,7 @@ pub fn choose(
                 if place + 1 < places.end {
                     around(place + 1, next);
                 }
-                let Choosing { pairs: buffers, prune: scratch, distances, candidates } = &mut *scratch;
+                let Scratch { pairs: buffers, prune: scratch, distances, candidates } = &mut *scratch;
                 pairs.distances(kernels, rows[place], now, buffers, distances);
                 candidates.clear();
                 candidates.extend(distances.iter().copied().zip(now.iter().copied()));

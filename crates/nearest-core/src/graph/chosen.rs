@@ -72,9 +72,8 @@ impl Chosen {
         (0..self.len()).map(|place| self.of(place))
     }
 
-    /// For each row those that chose it. Links are places here.
-    pub fn reversed(&self, work: &Work<'_>) -> Result<Incoming> {
-        let n = self.len();
+    /// For each of `n` rows those that chose it: here the row at a place has its number, and links are below `n`.
+    pub fn reversed(&self, n: usize, work: &Work<'_>) -> Result<Incoming> {
         let mut ends = vec![0usize; n];
         work.in_turn("linking", self.parts.len(), |i| {
             self.parts[i].links.iter().for_each(|link| ends[link.1 as usize] += 1);
@@ -85,7 +84,7 @@ impl Chosen {
         ends.iter_mut().for_each(|place| n_links += std::mem::replace(place, n_links));
         let mut links = vec![(0.0, NONE); n_links];
         work.in_turn("linking", self.parts.len(), |i| {
-            for place in i * ROWS..n.min((i + 1) * ROWS) {
+            for place in i * ROWS..i * ROWS + self.parts[i].ends.len() {
                 for &(distance, link) in self.of(place) {
                     let end = &mut ends[link as usize];
                     links[*end] = (distance, place as Row);
@@ -149,7 +148,7 @@ mod tests {
             let rows: Vec<Vec<Link>> = (0..n)
                 .map(|row| {
                     let links =
-                        (0..row % 7).map(|i| ((random.bits() % 5) as f32, (i * i * 31 + row / 2) % n));
+                        (0..row % 7).map(|i| ((random.bits() % 5) as f32, (i * i * 31 + row / 2) % (n + 3)));
                     let mut links: Vec<Link> =
                         links.map(|(distance, link)| (distance, link as Row)).collect();
                     links.sort_unstable_by(nearest_first);
@@ -164,14 +163,15 @@ mod tests {
             };
             let chosen = Chosen::new(rows.chunks(ROWS).map(part).collect());
             assert!(chosen.iter().eq(rows.iter().map(|links| &links[..])));
-            let mut expected: Vec<Vec<Link>> = vec![Vec::new(); n];
+            // Links may lead to others than those that chose.
+            let mut expected: Vec<Vec<Link>> = vec![Vec::new(); n + 3];
             for (row, links) in rows.iter().enumerate() {
                 links
                     .iter()
                     .for_each(|&(distance, link)| expected[link as usize].push((distance, row as Row)));
             }
             for n_threads in [1, 2] {
-                let incoming = chosen.reversed(&Work::new(Some(n_threads), &Silent)).unwrap();
+                let incoming = chosen.reversed(n + 3, &Work::new(Some(n_threads), &Silent)).unwrap();
                 for (row, expected) in expected.iter_mut().enumerate() {
                     expected.sort_unstable_by(nearest_first);
                     assert_eq!(incoming.of(row, usize::MAX), &expected[..]);

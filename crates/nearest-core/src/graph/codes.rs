@@ -31,7 +31,7 @@ const ROWS: usize = 128;
 /// Rows that are looked at to see what upper halves tell, and how many are compared with all of them.
 const SPLIT_ROWS: usize = 4096;
 const COMPARED_ROWS: usize = 64;
-/// Of those as many of the nearest each.
+/// How many of the rows nearest to each of these are looked at as walks see them.
 const NEAR_ROWS: usize = 8;
 /// Upper halves are enough to walk by if they blur squared distances of near rows by no more than this part.
 const MOST_BLURRED: f64 = 0.06;

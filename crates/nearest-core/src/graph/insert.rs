@@ -98,22 +98,21 @@ impl Graph {
         let chosen = choose(kernels, &pairs, &self.rule(false), &of_new, of, work)?;
         drop(pairs);
         // What a row chose chooses again, among its own links, or those that it chose, and those that chose it.
-        let mut incoming: Vec<Vec<Row>> = vec![Vec::new(); numbers.rows.len()];
-        for (&row, chosen) in of_new.iter().zip(chosen.iter()) {
-            chosen.iter().for_each(|link| incoming[link.1 as usize].push(row));
-        }
+        let n_near = numbers.rows.len();
+        let incoming = chosen.reversed(n_near, work)?;
         let mut again: Vec<(Row, Vec<Row>)> = Vec::new();
-        for (number, mut around) in (0..).zip(incoming) {
-            match of_new.get(number as usize) {
-                // New rows have the first numbers.
-                Some(_) => around.extend(chosen.of(number as usize).iter().map(|link| link.1)),
-                None if around.is_empty() => continue,
-                None => {
-                    let own = links.of_row(numbers.rows[number as usize]);
-                    around.extend(own.iter().map(|&link| numbers.of(link)));
-                }
+        for number in 0..n_near {
+            let mut around: Vec<Row> = incoming.of(number, usize::MAX).iter().map(|link| link.1).collect();
+            // New rows have the first numbers.
+            if number < new.len() {
+                around.extend(chosen.of(number).iter().map(|link| link.1));
+            } else if around.is_empty() {
+                continue;
+            } else {
+                let own = links.of_row(numbers.rows[number]);
+                around.extend(own.iter().map(|&link| numbers.of(link)));
             }
-            again.push((number, around));
+            again.push((number as Row, around));
         }
         let pairs = Pairs::new(&self.codes, &numbers.rows, work)?;
         let rows: Vec<Row> = again.iter().map(|(number, _)| *number).collect();

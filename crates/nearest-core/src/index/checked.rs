@@ -11,6 +11,7 @@ use super::snapshot::check_numbers;
 use crate::column::{ColumnWriter, Row};
 use crate::encoding::{Encoding, Kind, Values, each_kind};
 use crate::error::{Error, Result};
+use crate::metric::Metric;
 
 /// Whether zero vectors are taken where only directions count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,16 @@ pub enum Zeros {
     Refuse,
     /// They are at cosine distance 1 from everything.
     Accept,
+}
+
+impl Zeros {
+    /// The metric for which vectors must have a meaning.
+    fn checked_for(self, spec: &Spec) -> Metric {
+        match self {
+            Zeros::Refuse => spec.metric,
+            Zeros::Accept => Metric::Euclidean,
+        }
+    }
 }
 
 /// Stages vectors of any type that can be held exactly enough, after checking them.
@@ -46,7 +57,7 @@ pub(super) fn of_checked<R>(
         Encoding::UInt8 => code(Values::UInt8(&held::<u8>(values, spec, first, zeros, kernels)?)),
         Encoding::Int8 => code(Values::Int8(&held::<i8>(values, spec, first, zeros, kernels)?)),
         _ => {
-            let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
+            let metric = zeros.checked_for(spec);
             each_kind!(values, Values, values => {
                 check_numbers(kernels, "vectors", values, spec.dim, first, metric)?;
             });
@@ -64,7 +75,7 @@ pub(super) fn held<'a, T: Kind>(
     kernels: &Kernels,
 ) -> Result<Cow<'a, [T]>> {
     if let Some(values) = T::values(&values) {
-        let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
+        let metric = zeros.checked_for(spec);
         check_numbers(kernels, "vectors", values, spec.width(), first, metric)?;
         return Ok(Cow::Borrowed(values));
     }
@@ -87,7 +98,7 @@ fn converted<T: Kind>(
     kernels: &Kernels,
 ) -> Result<Vec<T>> {
     let width = spec.width();
-    let metric = if zeros == Zeros::Accept { crate::metric::Metric::Euclidean } else { spec.metric };
+    let metric = zeros.checked_for(spec);
     check_numbers(kernels, "vectors", values, width, first, metric)?;
     let mut converted = Vec::with_capacity(values.len());
     for (i, &value) in values.iter().enumerate() {

@@ -20,7 +20,8 @@ fn before(a: &Estimate, b: &Estimate) -> bool {
     a.score > b.score || (a.score == b.score && (a.row, a.list) < (b.row, b.list))
 }
 
-/// Pools up to this size are kept in order; larger ones are put in order when they overflow.
+/// Pools up to this size are kept in order, so that a row that comes again is found; larger ones, and those of rows that come once,
+/// are put in order when they overflow.
 const ORDERED: usize = 48;
 
 /// The best estimates, each row once.
